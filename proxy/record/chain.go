@@ -1,0 +1,142 @@
+package record
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+const timeLayout = "2006-01-02T15:04:05.000000000Z"
+
+// Chain writes the lines of one session: it numbers them and binds each to the one before. It is not safe for concurrent use.
+type Chain struct {
+	session string
+	seq     uint64
+	head    [sha256.Size]byte
+	out     lineBuffer
+	enc     *json.Encoder
+}
+
+// lineBuffer lets the chain's one encoder append to whatever slice the caller brought.
+type lineBuffer struct{ b []byte }
+
+func (w *lineBuffer) Write(p []byte) (int, error) {
+	w.b = append(w.b, p...)
+	return len(p), nil
+}
+
+// NewChain starts an empty record.
+func NewChain(session string) *Chain { return ResumeChain(session, 0, [sha256.Size]byte{}) }
+
+// ResumeChain goes on after the line numbered seq, whose hash is head.
+func ResumeChain(session string, seq uint64, head [sha256.Size]byte) *Chain {
+	c := &Chain{session: session, seq: seq, head: head}
+	c.enc = json.NewEncoder(&c.out)
+	c.enc.SetEscapeHTML(false)
+	return c
+}
+
+// Session is the id that the chain writes into its lines.
+func (c *Chain) Session() string { return c.session }
+
+// Head returns the number of the last line and its hash; 0 and zeros before the first.
+func (c *Chain) Head() (seq uint64, head [sha256.Size]byte) { return c.seq, c.head }
+
+// Append appends the event's line, newline included, to dst. After an error nothing was appended and the chain stands where it stood.
+// Text that is not UTF-8 is written with U+FFFD in place of each bad byte, so callers encode such bodies in base64 first.
+func (c *Chain) Append(dst []byte, e Event) ([]byte, error) {
+	if err := c.check(e); err != nil {
+		return dst, err
+	}
+	start := len(dst)
+	line, err := c.line(dst, e)
+	if err != nil {
+		return dst[:start], err
+	}
+	if n := len(line) - start; n > MaxLine {
+		return dst[:start], fmt.Errorf("record %s event of %d bytes: at most %d fit in a line; truncate the body", e.Type, n, MaxLine)
+	}
+	c.head = sha256.Sum256(line[start : len(line)-1])
+	c.seq++
+	return line, nil
+}
+
+func (c *Chain) check(e Event) error {
+	switch {
+	case !validID(c.session):
+		return fmt.Errorf("record session id %q: use letters, digits and _-.: only", c.session)
+	case !validID(e.Type):
+		return fmt.Errorf("record event type %q: use letters, digits and _-.: only", e.Type)
+	case e.Call != "" && !validID(e.Call):
+		return fmt.Errorf("record call id %q: use letters, digits and _-.: only", e.Call)
+	case e.Time.IsZero():
+		return fmt.Errorf("record %s event without a time", e.Type)
+	}
+	if y := e.Time.UTC().Year(); y < 0 || y > 9999 {
+		return fmt.Errorf("record %s event of the year %d: RFC 3339 has four digits", e.Type, y)
+	}
+	return nil
+}
+
+// line writes the envelope by hand, for speed and for a fixed order, and the data by encoding/json, whose opening brace becomes a comma.
+func (c *Chain) line(dst []byte, e Event) ([]byte, error) {
+	c.out.b = c.appendEnvelope(dst, e)
+	defer func() { c.out.b = nil }()
+	if e.Data == nil {
+		return append(c.out.b, '}', '\n'), nil
+	}
+	brace := len(c.out.b)
+	if err := c.enc.Encode(e.Data); err != nil {
+		return nil, fmt.Errorf("record %s event: %w", e.Type, err)
+	}
+	data := c.out.b[brace:]
+	if data[0] != '{' {
+		return nil, errors.New("record " + e.Type + " event: its data is no JSON object; use the struct of its type")
+	}
+	if data[1] == '}' {
+		return append(c.out.b[:brace], '}', '\n'), nil
+	}
+	data[0] = ','
+	return c.out.b, nil
+}
+
+func (c *Chain) appendEnvelope(b []byte, e Event) []byte {
+	b = append(b, `{"schema_version":1,"session":"`...)
+	b = append(b, c.session...)
+	b = append(b, `","seq":`...)
+	b = strconv.AppendUint(b, c.seq+1, 10)
+	b = append(b, `,"time":"`...)
+	b = appendTime(b, e.Time)
+	b = append(b, `","prev":"`...)
+	b = hex.AppendEncode(b, c.head[:])
+	b = append(b, `","type":"`...)
+	b = append(b, e.Type...)
+	b = append(b, '"')
+	if e.Call != "" {
+		b = append(b, `,"call":"`...)
+		b = append(b, e.Call...)
+		b = append(b, '"')
+	}
+	return b
+}
+
+func appendTime(b []byte, t time.Time) []byte { return t.UTC().AppendFormat(b, timeLayout) }
+
+// validID reports whether s can stand in the envelope without an escape.
+func validID(s string) bool {
+	if s == "" || len(s) > 200 {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_', c == '-', c == '.', c == ':':
+		default:
+			return false
+		}
+	}
+	return true
+}
