@@ -1,0 +1,369 @@
+package access
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// State is what a session is at one instant. It is computed, never stored.
+type State string
+
+const (
+	// Awake serves calls.
+	Awake State = "awake"
+	// Dormant had no sign of life for a lease: new calls wait for a fresh token, running streams go on.
+	Dormant State = "dormant"
+	// Ended is final.
+	Ended State = "ended"
+)
+
+// EndReason says why a session ended.
+type EndReason string
+
+const (
+	EndClosed   EndReason = "closed"          // by the job
+	EndJob      EndReason = "job_ended"       // the provider says that the job is over
+	EndMax      EndReason = "max"             // the window's length
+	EndDeleted  EndReason = "mapping_deleted" // revoked
+	EndMismatch EndReason = "mapping_changed" // the claims match the mapping no more
+	EndOperator EndReason = "operator"        // by a person
+)
+
+// Text explains an end to the job's owner.
+func (r EndReason) Text() string {
+	switch r {
+	case EndClosed:
+		return "the job closed its session"
+	case EndJob:
+		return "the CI provider reports that the job is over"
+	case EndMax:
+		return "the window reached its longest duration"
+	case EndDeleted:
+		return "its mapping was deleted"
+	case EndMismatch:
+		return "its mapping was changed and matches this job no more"
+	case EndOperator:
+		return "an operator closed it"
+	}
+	return "it ended (" + string(r) + ")"
+}
+
+// Window is the time in which a session may be awake: from Opens up to, not including, Closes.
+type Window struct {
+	Opens, Closes time.Time
+}
+
+// Contains reports whether t lies in the window.
+func (w Window) Contains(t time.Time) bool { return !t.Before(w.Opens) && t.Before(w.Closes) }
+
+// Counts are what a job has used of one connection.
+type Counts struct {
+	Requests     int64 `json:"requests"`
+	InputTokens  int64 `json:"input_tokens"`
+	OutputTokens int64 `json:"output_tokens"`
+}
+
+// Tally counts what happened in a session, for the job's summary and the archive.
+type Tally struct {
+	Calls     int64 `json:"calls"`
+	Denials   int64 `json:"denials"`
+	Observed  int64 `json:"would_have_denied"`
+	Asked     int64 `json:"asked"`
+	Approved  int64 `json:"approved"`
+	Refused   int64 `json:"denied"`
+	Expired   int64 `json:"expired"`
+	Cancelled int64 `json:"cancelled"`
+}
+
+// Denial is one refusal as the job's summary shows it; the texts are masked.
+type Denial struct {
+	Time       time.Time `json:"time"`
+	Connection string    `json:"connection"`
+	Rule       string    `json:"rule"`
+	Reason     string    `json:"reason"`
+	What       string    `json:"what"`
+}
+
+const keptDenials = 20
+
+// Watcher is told what happens to the session that it watches. Its methods are called without the session's lock,
+// must not block, and may be called from any goroutine.
+type Watcher interface {
+	SessionEnded(EndReason)
+	PolicyChanged()
+}
+
+// Session is the job window. The exported fields do not change; the rest is guarded and lives in memory only: the
+// store and the record keep what must survive.
+type Session struct {
+	ID       string
+	Mapping  string
+	Identity Identity
+	Job      Job
+	Window   Window
+
+	policy atomic.Pointer[Policy]
+
+	mu       sync.Mutex // guards all below
+	asleep   time.Time  // dormant from then on
+	closes   time.Time  // Window.Closes or, after a change of the mapping, earlier
+	ended    EndReason
+	endedAt  time.Time
+	counts   map[string]*Counts
+	tally    Tally
+	denials  []Denial
+	watchers map[uint64]Watcher
+	nextID   uint64
+}
+
+// SessionConfig is what a session begins with.
+type SessionConfig struct {
+	ID       string
+	Identity Identity
+	Job      Job
+	Window   Window
+	Asleep   time.Time // end of the first lease
+	Policy   *Policy
+	Counts   map[string]Counts // what the job's ledger holds already
+	Tally    Tally
+}
+
+// NewSession returns an awake session. Times with a monotonic reading keep it, so that a step of the wall clock does
+// not move the window.
+func NewSession(c SessionConfig) *Session {
+	s := &Session{
+		ID: c.ID, Mapping: c.Policy.Mapping, Identity: c.Identity, Job: c.Job, Window: c.Window,
+		asleep: c.Asleep, closes: c.Window.Closes, tally: c.Tally,
+		counts: make(map[string]*Counts, len(c.Counts)), watchers: make(map[uint64]Watcher),
+	}
+	for name, n := range c.Counts {
+		s.counts[name] = &Counts{Requests: n.Requests, InputTokens: n.InputTokens, OutputTokens: n.OutputTokens}
+	}
+	s.policy.Store(c.Policy)
+	return s
+}
+
+// Policy returns what rules the next call.
+func (s *Session) Policy() *Policy { return s.policy.Load() }
+
+// SetPolicy puts a new revision in force and tells the watchers. A shorter window takes effect at once; a longer one
+// does not lengthen a session that is open.
+func (s *Session) SetPolicy(p *Policy) {
+	s.mu.Lock()
+	s.policy.Store(p)
+	if closes := s.Window.Opens.Add(p.Window.Max); closes.Before(s.closes) {
+		s.closes = closes
+	}
+	watchers := s.watchersLocked()
+	s.mu.Unlock()
+	for _, w := range watchers {
+		w.PolicyChanged()
+	}
+}
+
+// State returns what the session is at an instant.
+func (s *Session) State(now time.Time) State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stateLocked(now)
+}
+
+func (s *Session) stateLocked(now time.Time) State {
+	switch {
+	case s.ended != "" || !now.Before(s.closes):
+		return Ended
+	case !now.Before(s.asleep):
+		return Dormant
+	}
+	return Awake
+}
+
+// Closes returns when the window is over at the latest.
+func (s *Session) Closes() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closes
+}
+
+// Asleep returns when the lease runs out.
+func (s *Session) Asleep() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asleep
+}
+
+// Renew takes a sign of life at now: the session is awake for another lease, never beyond its window. It returns the
+// end of the lease, and false for a session that is over.
+func (s *Session) Renew(now time.Time) (time.Time, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stateLocked(now) == Ended {
+		return time.Time{}, false
+	}
+	if until := now.Add(s.policy.Load().Window.Lease); until.After(s.asleep) {
+		s.asleep = until
+	}
+	if s.asleep.After(s.closes) {
+		s.asleep = s.closes
+	}
+	return s.asleep, true
+}
+
+// End ends the session and tells the watchers, once: it reports whether this call ended it.
+func (s *Session) End(reason EndReason, now time.Time) bool {
+	s.mu.Lock()
+	if s.ended != "" {
+		s.mu.Unlock()
+		return false
+	}
+	s.ended, s.endedAt = reason, now
+	watchers := s.watchersLocked()
+	s.mu.Unlock()
+	for _, w := range watchers {
+		w.SessionEnded(reason)
+	}
+	return true
+}
+
+// EndReason returns why and when the session ended, "" while it is open.
+func (s *Session) EndReason() (EndReason, time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended, s.endedAt
+}
+
+// Usable returns nil while calls may be served, CodeUnauthenticated for a dormant session and CodeEnded for one that
+// is over.
+func (s *Session) Usable(now time.Time) error {
+	s.mu.Lock()
+	state, reason := s.stateLocked(now), s.ended
+	s.mu.Unlock()
+	switch state {
+	case Awake:
+		return nil
+	case Dormant:
+		return Refuse(CodeUnauthenticated, "Jobgate: the session sleeps since its lease ran out; show a fresh CI token of the same job")
+	}
+	if reason == "" {
+		reason = EndMax
+	}
+	return &Error{Code: CodeEnded, Reason: string(reason), Public: fmt.Sprintf("Jobgate: the session of mapping %q is over: %s", s.Mapping, reason.Text())}
+}
+
+// Watch registers a watcher until the returned function is called. A session that has ended already tells it at once.
+func (s *Session) Watch(w Watcher) (stop func()) {
+	s.mu.Lock()
+	if reason := s.ended; reason != "" {
+		s.mu.Unlock()
+		w.SessionEnded(reason)
+		return func() {}
+	}
+	id := s.nextID
+	s.nextID++
+	s.watchers[id] = w
+	s.mu.Unlock()
+	return func() {
+		s.mu.Lock()
+		delete(s.watchers, id)
+		s.mu.Unlock()
+	}
+}
+
+func (s *Session) watchersLocked() []Watcher {
+	out := make([]Watcher, 0, len(s.watchers))
+	for _, w := range s.watchers {
+		out = append(out, w)
+	}
+	return out
+}
+
+// Reserve counts one request and the output tokens that it may use at most, and returns the counters after it. A limit
+// that would be passed refuses with CodeLimit and counts nothing; with enforce false it is counted all the same and
+// the refusal is returned beside the counters.
+func (s *Session) Reserve(connection string, limits Limits, outputTokens int64, enforce bool, now time.Time) (Counts, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.countsLocked(connection)
+	err := s.overLocked(c, limits, connection, outputTokens, now)
+	if err != nil && enforce {
+		return *c, err
+	}
+	c.Requests++
+	c.OutputTokens += outputTokens
+	return *c, err
+}
+
+func (s *Session) overLocked(c *Counts, limits Limits, connection string, outputTokens int64, now time.Time) error {
+	over := func(what string, limit, used int64) error {
+		wait := s.closes.Sub(now)
+		return &Error{Code: CodeLimit, RetryAfter: wait, Public: fmt.Sprintf(
+			"Jobgate: mapping %q grants this job %d %s on connection %q, and %d are used or reserved; the limit is not refilled before the window ends at %s",
+			s.Mapping, limit, what, connection, used, s.closes.UTC().Format(time.RFC3339))}
+	}
+	switch {
+	case limits.Requests > 0 && c.Requests+1 > limits.Requests:
+		return over("requests", limits.Requests, c.Requests)
+	case limits.InputTokens > 0 && c.InputTokens >= limits.InputTokens:
+		return over("input tokens", limits.InputTokens, c.InputTokens)
+	case limits.OutputTokens > 0 && (c.OutputTokens >= limits.OutputTokens || c.OutputTokens+outputTokens > limits.OutputTokens):
+		return over("output tokens", limits.OutputTokens, c.OutputTokens)
+	}
+	return nil
+}
+
+// Settle replaces a reservation by what was used, and returns the counters after it.
+func (s *Session) Settle(connection string, reserved, inputTokens, outputTokens int64) Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.countsLocked(connection)
+	c.OutputTokens += outputTokens - reserved
+	c.InputTokens += inputTokens
+	return *c
+}
+
+func (s *Session) countsLocked(connection string) *Counts {
+	c := s.counts[connection]
+	if c == nil {
+		c = new(Counts)
+		s.counts[connection] = c
+	}
+	return c
+}
+
+// Counts returns what was used, by connection.
+func (s *Session) Counts() map[string]Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[string]Counts, len(s.counts))
+	for name, c := range s.counts {
+		out[name] = *c
+	}
+	return out
+}
+
+// Count changes the tally.
+func (s *Session) Count(change func(*Tally)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.tally)
+}
+
+// Tally returns what happened so far, and the latest denials, at most twenty, oldest first.
+func (s *Session) Tally() (Tally, []Denial) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tally, append([]Denial(nil), s.denials...)
+}
+
+// Denied counts a refusal and keeps it for the summary.
+func (s *Session) Denied(d Denial) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tally.Denials++
+	if len(s.denials) == keptDenials {
+		s.denials = append(s.denials[:0], s.denials[1:]...)
+	}
+	s.denials = append(s.denials, d)
+}
