@@ -18,7 +18,7 @@
 //	type            one of the Type constants
 //	call            id of the call; left out in events of the session itself
 //
-// The keys after the envelope are those of the event's type (SessionOpened, CallStarted, …). A key stands once in a line. Ids and types
+// The keys after the envelope are those of the event's type (SessionOpened, CallStarted, …). A key is in snake case and stands once in a line. Ids and types
 // are written from the letters a-z, A-Z, 0-9 and "_-.:" only, so the envelope never needs an escape and can be compared by its bytes.
 //
 // The hash of the last line (the head) therefore commits to every byte of the record. Whoever signs the head signs the record.

@@ -132,7 +132,7 @@ func ParseLine(raw []byte) (Line, error) {
 	if l.Seq == 0 {
 		return Line{}, fmt.Errorf("%w: seq 0, the first is 1", ErrFormat)
 	}
-	return l, uniqueKeys(raw)
+	return l, checkKeys(raw)
 }
 
 // envelope takes the fixed beginning of a line apart and keeps its first error.
@@ -213,8 +213,9 @@ func (p *envelope) hash() (h [sha256.Size]byte) {
 	return h
 }
 
-// uniqueKeys refuses an object, known to be valid JSON, that has a key twice: two readers could read two records in it.
-func uniqueKeys(raw []byte) error {
+// checkKeys refuses an object, known to be valid JSON, that has a key twice, or one that is not in snake case: two readers, one of them
+// careless about case, could read two records in it.
+func checkKeys(raw []byte) error {
 	seen := make(map[string]bool, 16)
 	depth, key := 0, false
 	for i := 0; i < len(raw); i++ {
@@ -230,9 +231,9 @@ func uniqueKeys(raw []byte) error {
 			end := stringEnd(raw, i)
 			if key {
 				key = false
-				var name string
-				if err := json.Unmarshal(raw[i:end+1], &name); err != nil {
-					return fmt.Errorf("%w: %v", ErrFormat, err)
+				name := string(raw[i+1 : end])
+				if !validKey(name) {
+					return fmt.Errorf("%w: the key %q is not in snake case", ErrFormat, name)
 				}
 				if seen[name] {
 					return fmt.Errorf("%w: the key %q stands twice", ErrFormat, name)
@@ -243,6 +244,15 @@ func uniqueKeys(raw []byte) error {
 		}
 	}
 	return nil
+}
+
+func validKey(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c != '_' && (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // stringEnd returns where the string that begins at i ends: the index of its closing quote.
