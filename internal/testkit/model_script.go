@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -162,8 +163,10 @@ type Step struct {
 // is the count of answers in the history, and after the last step with the
 // last tool results. A request repeated is answered alike.
 //
-// Requests that a client makes beside its agent loop (a title, a quota probe,
-// a summary: all of them offer no tools) get a short text and use up no step.
+// Requests that a client makes beside its agent loop (IsSide: a title, a quota
+// probe, the summary of a fetched page) get a short text and use up no step.
+// Sub-agents have a history of their own, so they play the steps from the
+// first; a script that starts some must tell them apart by itself.
 func ScriptTools(steps ...Step) Script {
 	return func(req Request) Response {
 		if IsSide(req) {
@@ -193,9 +196,11 @@ func (s Step) response(req Request) Response {
 }
 
 // IsSide reports whether a request is one that a client makes beside its
-// agent loop: it offers no tools, or wants a single token.
+// agent loop: it offers no tool that the client itself would run, or wants a
+// single token.
 func IsSide(req Request) bool {
-	return len(req.Body.Tools) == 0 || req.Body.MaxTokens == 1
+	own := func(t Tool) bool { return t.Type == "" || t.Type == "custom" }
+	return req.Body.MaxTokens == 1 || !slices.ContainsFunc(req.Body.Tools, own)
 }
 
 func resultText(req Request) string {
