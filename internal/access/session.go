@@ -104,7 +104,8 @@ type Session struct {
 	Job      Job
 	Window   Window
 
-	policy atomic.Pointer[Policy]
+	policy  atomic.Pointer[Policy]
+	changes atomic.Uint64
 
 	mu       sync.Mutex // guards all below
 	asleep   time.Time  // dormant from then on
@@ -292,6 +293,7 @@ func (s *Session) Reserve(connection string, limits Limits, outputTokens int64, 
 	}
 	c.Requests++
 	c.OutputTokens += outputTokens
+	s.changes.Add(1)
 	return *c, err
 }
 
@@ -320,6 +322,7 @@ func (s *Session) Settle(connection string, reserved, inputTokens, outputTokens 
 	c := s.countsLocked(connection)
 	c.OutputTokens += outputTokens - reserved
 	c.InputTokens += inputTokens
+	s.changes.Add(1)
 	return *c
 }
 
@@ -343,11 +346,15 @@ func (s *Session) Counts() map[string]Counts {
 	return out
 }
 
+// Changes grows with every change of counters and tally: who writes them down compares it with what it was.
+func (s *Session) Changes() uint64 { return s.changes.Load() }
+
 // Count changes the tally.
 func (s *Session) Count(change func(*Tally)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(&s.tally)
+	s.changes.Add(1)
 }
 
 // Tally returns what happened so far, and the latest denials, at most twenty, oldest first.
@@ -362,6 +369,7 @@ func (s *Session) Denied(d Denial) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tally.Denials++
+	s.changes.Add(1)
 	if len(s.denials) == keptDenials {
 		s.denials = append(s.denials[:0], s.denials[1:]...)
 	}
