@@ -1,0 +1,216 @@
+package mask
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+)
+
+// Bounds of a secret's value, after white space around it is cut, in bytes. MinLine is the shortest line of a value with
+// several lines that is a secret of its own.
+const (
+	MinSecret = 6
+	MaxSecret = 64 << 10
+	MinLine   = 20
+)
+
+// A Secret is one known value. Name is what a placeholder shows of it: 1 to 63 of a-z, 0-9 and -.
+type Secret struct {
+	Name  string
+	Value []byte
+}
+
+// Config says what a Set masks.
+type Config struct {
+	Secrets   []Secret
+	Detectors []Detector
+	// Key is the HMAC key of the placeholders, one a session. Without one the Set makes a key of its own.
+	Key []byte
+}
+
+// A Set masks what it was compiled for. It does not change, and any number of goroutines may use it.
+type Set struct {
+	layers []*index // what was compiled, and what was added to it
+	filter *filter
+	key    []byte
+	root   *Set // the compiled Set that this one was derived from, nil in that one
+	names  []string
+	added  []Secret
+}
+
+// Compile makes a Set. It refuses a secret whose value is too short, too long or part of every placeholder, and a name
+// that is none; the error names the secret and never holds its value.
+func Compile(c Config) (*Set, error) {
+	values, err := derive(c.Secrets)
+	if err != nil {
+		return nil, err
+	}
+	detectors := slices.Clone(c.Detectors)
+	for i := range detectors {
+		if err := detectors[i].check(); err != nil {
+			return nil, fmt.Errorf("mask: %w", err)
+		}
+	}
+	s := &Set{layers: []*index{indexOf(values, detectors)}, filter: new(filter), key: slices.Clone(c.Key)}
+	if len(s.key) == 0 {
+		s.key = make([]byte, sha256.Size)
+		rand.Read(s.key)
+	}
+	s.filter.add(s.layers[0])
+	for _, d := range detectors {
+		s.names = append(s.names, d.Name)
+	}
+	return s, s.addNames(c.Secrets)
+}
+
+// WithKey returns the Set with another key for its placeholders.
+func (s *Set) WithKey(key []byte) *Set {
+	other := *s
+	other.key = slices.Clone(key)
+	return &other
+}
+
+// With returns the Set with further secrets. It copies little of s: every session may have its own.
+func (s *Set) With(secrets ...Secret) (*Set, error) {
+	root := s
+	if s.root != nil {
+		root = s.root
+	}
+	added := slices.Concat(s.added, secrets)
+	values, err := derive(added)
+	if err != nil {
+		return nil, err
+	}
+	x, f := indexOf(values, nil), *root.filter
+	f.add(x)
+	other := &Set{
+		layers: []*index{root.layers[0], x}, filter: &f,
+		key: s.key, root: root, names: slices.Clone(s.names), added: added,
+	}
+	return other, other.addNames(secrets)
+}
+
+// Mask returns src with every match replaced, and how many places that were. The result is in dst's memory, from its
+// beginning, where that suffices; where nothing matched it is src itself.
+func (s *Set) Mask(dst, src []byte) (out []byte, n int) {
+	st := s.whole(src)
+	out = dst[:0]
+	for {
+		from := st.done
+		m, ok := st.step()
+		if !ok {
+			break
+		}
+		out = append(out, src[from:m.Start]...)
+		out = append(out, m.Placeholder...)
+	}
+	if st.count == 0 {
+		return src, 0
+	}
+	return append(out, src[st.done:]...), st.count
+}
+
+// Contains reports whether Mask would replace anything.
+func (s *Set) Contains(src []byte) bool {
+	st := s.whole(src)
+	_, ok := st.step()
+	return ok
+}
+
+// Empty reports whether there is nothing to look for.
+func (s *Set) Empty() bool {
+	for _, x := range s.layers {
+		if len(x.entries) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// whole is a Stream over all of src, which it does not copy.
+func (s *Set) whole(src []byte) Stream {
+	st := s.stream()
+	st.buf, st.closed = src, true
+	st.rewind()
+	return st
+}
+
+func indexOf(values []Secret, detectors []Detector) *index {
+	var patterns []pattern
+	for i := range values {
+		patterns = patternsOf(patterns, &values[i])
+	}
+	return newIndex(patterns, detectors)
+}
+
+// addNames notes the names of further secrets. It refuses a Set that would find something in its own placeholders.
+func (s *Set) addNames(secrets []Secret) error {
+	for _, secret := range secrets {
+		s.names = append(s.names, secret.Name)
+	}
+	for _, name := range s.names {
+		st := s.whole([]byte(placeholderOf(name, make([]byte, sha256.Size))))
+		if _, ok := st.step(); ok {
+			return fmt.Errorf("mask: a secret's value is part of the placeholder %q; give another name or value", "[masked:"+name+":...]")
+		}
+	}
+	return nil
+}
+
+// derive gives the values to look for: each secret's own, trimmed, and its parts.
+func derive(secrets []Secret) ([]Secret, error) {
+	var values []Secret
+	seen := make(map[string]bool)
+	for _, s := range secrets {
+		if err := checkName(s.Name); err != nil {
+			return nil, fmt.Errorf("mask: %w", err)
+		}
+		whole := bytes.TrimSpace(s.Value)
+		if len(whole) < MinSecret {
+			return nil, fmt.Errorf("mask: secret %s is shorter than %d bytes and would mask ordinary text", s.Name, MinSecret)
+		}
+		if len(whole) > MaxSecret {
+			return nil, fmt.Errorf("mask: secret %s is longer than %d bytes", s.Name, MaxSecret)
+		}
+		for _, v := range append([][]byte{whole}, parts(whole)...) {
+			if !seen[string(v)] {
+				seen[string(v)] = true
+				values = append(values, Secret{Name: s.Name, Value: bytes.Clone(v)})
+			}
+		}
+	}
+	return values, nil
+}
+
+func checkName(name string) error {
+	if len(name) == 0 || len(name) > 63 {
+		return fmt.Errorf("name %q: write 1 to 63 characters", name)
+	}
+	for _, c := range []byte(name) {
+		if c != '-' && (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return fmt.Errorf("name %q: write a-z, 0-9 and - only", name)
+		}
+	}
+	return nil
+}
+
+// placeholder makes what is put in place of a find in src.
+func (s *Set) placeholder(f find, src []byte) string {
+	name, value := "", src[f.start:f.end]
+	if f.secret != nil {
+		name, value = f.secret.Name, f.secret.Value
+	} else {
+		name = f.detector.Name
+	}
+	mac := hmac.New(sha256.New, s.key)
+	mac.Write(value)
+	return placeholderOf(name, mac.Sum(nil))
+}
+
+func placeholderOf(name string, sum []byte) string {
+	return "[masked:" + name + ":" + hex.EncodeToString(sum[:4]) + "]"
+}

@@ -1,0 +1,268 @@
+package mask
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"slices"
+)
+
+// A kind says how a byte of the source is compared with a byte of a pattern.
+type kind uint8
+
+const (
+	kindText   kind = iota
+	kindHex         // in either case
+	kindBase64      // in either alphabet
+)
+
+// fold gives the form of c in which patterns of this kind are written.
+func (k kind) fold(c byte) byte {
+	switch k {
+	case kindHex:
+		if 'A' <= c && c <= 'F' {
+			return c + 'a' - 'A'
+		}
+	case kindBase64:
+		switch c {
+		case '-':
+			return '+'
+		case '_':
+			return '/'
+		}
+	}
+	return c
+}
+
+// variants appends to dst the bytes of the source that equal p, a byte of a pattern of this kind.
+func (k kind) variants(dst []byte, p byte) []byte {
+	dst = append(dst, p)
+	switch {
+	case k == kindText && p == ' ':
+		dst = append(dst, '+')
+	case k == kindHex && 'a' <= p && p <= 'f':
+		dst = append(dst, p-'a'+'A')
+	case k == kindBase64 && p == '+':
+		dst = append(dst, '-')
+	case k == kindBase64 && p == '/':
+		dst = append(dst, '_')
+	}
+	return dst
+}
+
+// equal reports whether c of the source stands for p of a pattern of this kind.
+func (k kind) equal(c, p byte) bool {
+	return c == p || k.fold(c) == p || k == kindText && p == ' ' && c == '+'
+}
+
+// An edge is a base64 character of which the secret determines some bits: those under mask.
+type edge struct{ mask, want uint8 }
+
+func (e edge) match(c byte) bool {
+	v := base64Value(c)
+	return e.mask != 0 && v >= 0 && uint8(v)&e.mask == e.want
+}
+
+// A pattern is one form of one secret, as unescaped bytes.
+type pattern struct {
+	kind        kind
+	secret      *Secret
+	b           []byte // folded
+	first, last edge   // base64 only: the characters before and after b
+}
+
+// patternsOf gives the forms of one value.
+func patternsOf(dst []pattern, s *Secret) []pattern {
+	dst = append(dst,
+		pattern{kind: kindText, secret: s, b: s.Value},
+		pattern{kind: kindHex, secret: s, b: []byte(hex.EncodeToString(s.Value))})
+	for before := range 3 {
+		dst = append(dst, base64Pattern(s, before))
+	}
+	return dst
+}
+
+// base64Pattern is the value's form where before bytes (0 to 2) of something else come first in its group of three. Its
+// body is the characters that the value alone determines.
+func base64Pattern(s *Secret, before int) pattern {
+	padded := make([]byte, before+len(s.Value), before+len(s.Value)+2)
+	copy(padded[before:], s.Value)
+	bits := 8 * len(padded)
+	text := []byte(base64.RawStdEncoding.EncodeToString(padded))
+	start, end := (8*before+5)/6, bits/6
+	p := pattern{kind: kindBase64, secret: s, b: text[start:end]}
+	if own := 6*start - 8*before; own > 0 {
+		p.first.mask = 1<<own - 1
+		p.first.want = uint8(base64Value(text[start-1])) & p.first.mask
+	}
+	if own := bits % 6; own > 0 {
+		p.last.mask = 0x3f &^ (1<<(6-own) - 1)
+		p.last.want = uint8(base64Value(text[end])) & p.last.mask
+	}
+	return p
+}
+
+// base64Value gives the six bits of a character of either alphabet, or -1.
+func base64Value(c byte) int {
+	switch {
+	case 'A' <= c && c <= 'Z':
+		return int(c - 'A')
+	case 'a' <= c && c <= 'z':
+		return int(c-'a') + 26
+	case '0' <= c && c <= '9':
+		return int(c-'0') + 52
+	case c == '+' || c == '-':
+		return 62
+	case c == '/' || c == '_':
+		return 63
+	}
+	return -1
+}
+
+// A thread is one way of reading the source so far: it has come to pos, and the first i bytes of the pattern are found.
+type thread struct{ pos, i int }
+
+// match compares the source from pos on with the pattern, under every reading. end is the longest match, -1 for none. more
+// says that the end of src came before the answer.
+func (p *pattern) match(src []byte, pos int) (end int, more bool) {
+	var space [8]thread
+	end = -1
+	todo := append(space[:0], thread{pos: pos})
+	for len(todo) > 0 {
+		t := takeFirst(&todo)
+		t = p.plain(src, t)
+		switch {
+		case t.i == len(p.b):
+			e, m := p.lastEdge(src, t.pos)
+			end, more = max(end, e), more || m
+		case t.pos >= len(src):
+			more = true
+		case isLead(src[t.pos]):
+			if p.step(src, t, &todo) {
+				more = true
+			}
+		}
+	}
+	return end, more
+}
+
+// takeFirst removes the thread that has found the least. So all that may join another is there before that one goes on,
+// and the work is bounded by the pattern's length times the places, whatever the text.
+func takeFirst(todo *[]thread) thread {
+	list, at := *todo, 0
+	for i, t := range list {
+		if t.i < list[at].i {
+			at = i
+		}
+	}
+	t := list[at]
+	list[at] = list[len(list)-1]
+	*todo = list[:len(list)-1]
+	return t
+}
+
+// plain follows the thread up to an escape, a difference, or an end.
+func (p *pattern) plain(src []byte, t thread) thread {
+	for t.i < len(p.b) && t.pos < len(src) {
+		c := src[t.pos]
+		switch {
+		case isLead(c):
+			return t
+		case p.kind.equal(c, p.b[t.i]):
+			t.i++
+		case p.skips(c, t.i):
+		default:
+			return t
+		}
+		t.pos++
+	}
+	return t
+}
+
+// skips reports whether c may stand between two characters of the pattern: line breaks in base64.
+func (p *pattern) skips(c byte, i int) bool {
+	return p.kind == kindBase64 && i > 0 && (c == '\n' || c == '\r')
+}
+
+// step puts into todo what the readings at an escape lead to.
+func (p *pattern) step(src []byte, t thread, todo *[]thread) (more bool) {
+	var us units
+	readUnits(&us, src, t.pos)
+	for _, u := range us.u[:us.n] {
+		i := t.i
+		for _, c := range u.b[:u.n] {
+			if i == len(p.b) || !p.kind.equal(c, p.b[i]) {
+				i = -1
+				break
+			}
+			i++
+		}
+		if i < 0 && u.n == 1 && p.skips(u.b[0], t.i) {
+			i = t.i
+		}
+		if next := (thread{u.next, i}); i >= 0 && !slices.Contains(*todo, next) {
+			*todo = append(*todo, next)
+		}
+	}
+	return us.more
+}
+
+// lastEdge takes the character after the pattern's body with it, where it holds bits of the secret.
+func (p *pattern) lastEdge(src []byte, pos int) (end int, more bool) {
+	if p.last.mask == 0 {
+		return pos, false
+	}
+	if pos >= len(src) {
+		return pos, true
+	}
+	end = pos
+	var us units
+	readUnits(&us, src, pos)
+	for _, u := range us.u[:us.n] {
+		if u.n == 1 && p.last.match(u.b[0]) {
+			end = max(end, u.next)
+		}
+	}
+	return end, us.more
+}
+
+// start takes the character before the pattern's body with it: it returns the earliest place where a reading of such a
+// character begins that ends at pos.
+func (e edge) start(src []byte, pos int) int {
+	start := pos
+	if e.mask == 0 {
+		return start
+	}
+	eachUnitAcross(src, pos, func(c byte, at, next int) {
+		if next == pos && e.match(c) {
+			start = min(start, at)
+		}
+	})
+	return start
+}
+
+// longestUnit is the longest spelling of one byte in bytes of source: \uXXXX, each character of it so again.
+const longestUnit = 36
+
+// eachUnitAcross calls f for each one-byte reading that begins before pos and ends at pos or after it.
+func eachUnitAcross(src []byte, pos int, f func(c byte, at, next int)) {
+	if pos == 0 {
+		return
+	}
+	low := max(0, pos-longestUnit)
+	if near := src[low:pos]; bytes.IndexByte(near, '%') >= 0 || bytes.IndexByte(near, '\\') >= 0 {
+		var us units
+		for at := low; at < pos; at++ {
+			if !isLead(src[at]) {
+				continue
+			}
+			readUnits(&us, src, at)
+			for _, u := range us.u[:us.n] {
+				if u.next >= pos && u.n == 1 {
+					f(u.b[0], at, u.next)
+				}
+			}
+		}
+	}
+	f(src[pos-1], pos-1, pos)
+}
