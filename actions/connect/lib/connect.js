@@ -1,8 +1,8 @@
 // The step's first half: open the session, keep its token in a file, tell the job's SDKs where to call.
 
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { Jobgate } from './jobgate.js';
 import { readInputs, readMint, refuseShadows } from './preflight.js';
 import { startRenewal } from './renew.js';
@@ -70,6 +70,7 @@ function exportAll(runner, { session, inputs, chosen, mapping, tokenFile }) {
       ANTHROPIC_ORGANIZATION_ID: chosen.env?.ANTHROPIC_ORGANIZATION_ID || 'jobgate',
       ANTHROPIC_IDENTITY_TOKEN_FILE: tokenFile,
       CLAUDE_CODE_GATEWAY_HINT_HEADERS: '1',
+      CLAUDE_CODE_FEDERATION_CACHE_DIR: cacheDir(tokenFile),
     });
   }
   for (const [name, value] of Object.entries(env)) runner.exportEnv(name, value);
@@ -77,6 +78,14 @@ function exportAll(runner, { session, inputs, chosen, mapping, tokenFile }) {
   runner.setOutput('session-id', session.session_id);
   runner.setOutput('base-url', (chosen ?? alone)?.base_url ?? inputs.url);
   runner.setOutput('token-file', tokenFile);
+}
+
+// Claude Code keeps what it exchanged for the processes of one job, by default in the home folder, where a self-hosted
+// runner would keep it after the job. In the session's own folder post removes it, and the client's sandbox hides it.
+function cacheDir(tokenFile) {
+  const dir = join(dirname(tokenFile), 'federation');
+  mkdirSync(dir, { mode: 0o700 });
+  return dir;
 }
 
 // Only variables of the clients themselves are taken from the server, and no credential: PATH or NODE_OPTIONS, set by an

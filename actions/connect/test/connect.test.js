@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, statSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { Job, proxy, Stub, testCA } from './stub.js';
 
@@ -30,6 +30,7 @@ test('main opens a session and exports what the SDK reads', async (t) => {
     JOBGATE_URL_ANTHROPIC: `${stub.url}/anthropic`, JOBGATE_URL_BUILD_CACHE: `${stub.url}/build-cache`,
     CLAUDE_CODE_X: '1', ANTHROPIC_BASE_URL: `${stub.url}/anthropic`, ANTHROPIC_FEDERATION_RULE_ID: 'agents',
     ANTHROPIC_ORGANIZATION_ID: 'jobgate', ANTHROPIC_IDENTITY_TOKEN_FILE: file, CLAUDE_CODE_GATEWAY_HINT_HEADERS: '1',
+    CLAUDE_CODE_FEDERATION_CACHE_DIR: join(dirname(file), 'federation'),
   });
   assert.deepEqual(job.file('OUTPUT'), { 'session-id': 's_1', 'base-url': `${stub.url}/anthropic`, 'token-file': file });
   assert.equal(statSync(file).mode & 0o777, 0o600);
