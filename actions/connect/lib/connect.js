@@ -71,6 +71,9 @@ function exportAll(runner, { session, inputs, chosen, mapping, tokenFile }) {
       ANTHROPIC_IDENTITY_TOKEN_FILE: tokenFile,
       CLAUDE_CODE_GATEWAY_HINT_HEADERS: '1',
       CLAUDE_CODE_FEDERATION_CACHE_DIR: cacheDir(tokenFile),
+      // Otherwise Claude Code asks the base URL for /api/hello and /api/claude_cli/bootstrap, which a narrow allow list
+      // refuses, and every job would end as one in which something was refused.
+      CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: '1',
     });
   }
   for (const [name, value] of Object.entries(env)) runner.exportEnv(name, value);

@@ -31,6 +31,7 @@ test('main opens a session and exports what the SDK reads', async (t) => {
     CLAUDE_CODE_X: '1', ANTHROPIC_BASE_URL: `${stub.url}/anthropic`, ANTHROPIC_FEDERATION_RULE_ID: 'agents',
     ANTHROPIC_ORGANIZATION_ID: 'jobgate', ANTHROPIC_IDENTITY_TOKEN_FILE: file, CLAUDE_CODE_GATEWAY_HINT_HEADERS: '1',
     CLAUDE_CODE_FEDERATION_CACHE_DIR: join(dirname(file), 'federation'),
+    CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: '1',
   });
   assert.deepEqual(job.file('OUTPUT'), { 'session-id': 's_1', 'base-url': `${stub.url}/anthropic`, 'token-file': file });
   assert.equal(statSync(file).mode & 0o777, 0o600);
