@@ -315,6 +315,17 @@ func (s *Session) overLocked(c *Counts, limits Limits, connection string, output
 	return nil
 }
 
+// Release takes back a request that was reserved and not sent, and returns the counters after it.
+func (s *Session) Release(connection string, reserved int64) Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.countsLocked(connection)
+	c.Requests--
+	c.OutputTokens -= reserved
+	s.changes.Add(1)
+	return *c
+}
+
 // Settle replaces a reservation by what was used, and returns the counters after it.
 func (s *Session) Settle(connection string, reserved, inputTokens, outputTokens int64) Counts {
 	s.mu.Lock()
@@ -333,6 +344,16 @@ func (s *Session) countsLocked(connection string) *Counts {
 		s.counts[connection] = c
 	}
 	return c
+}
+
+// CountsOf returns what was used of one connection.
+func (s *Session) CountsOf(connection string) Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.counts[connection]; c != nil {
+		return *c
+	}
+	return Counts{}
 }
 
 // Counts returns what was used, by connection.

@@ -1,0 +1,214 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jobgate/jobgate/internal/access"
+	"github.com/jobgate/jobgate/proxy/dialect"
+	"github.com/jobgate/jobgate/proxy/record"
+)
+
+// request is the body of a call: held whole, or the beginning of a stream and its rest.
+type request struct {
+	held  []byte
+	rest  io.Reader // nil where held is all
+	facts dialect.Facts
+}
+
+// describe reads what the rules need of the request, and notes it.
+func (f *flight) describe() error {
+	defer func() {
+		if f.body.rest == nil {
+			_ = f.rc.SetReadDeadline(time.Time{}) // else it would end the wait for the answer
+		}
+	}()
+	if f.r.Header.Get("Content-Encoding") != "" && f.conn.Kind != KindHTTP {
+		return access.Refuse(access.CodeInvalid, "Jobgate: requests to this connection are judged and must come without a content-encoding")
+	}
+	var err error
+	if f.conn.Kind == KindAnthropic {
+		err = f.describeModel()
+	} else {
+		err = f.describePlain()
+	}
+	if err != nil {
+		return err
+	}
+	if f.grant.AsksAboutCalls() {
+		f.call.Digest = f.digest()
+	}
+	started, err := f.startedEvent()
+	if err != nil {
+		return err
+	}
+	f.note(record.TypeCallStarted, started)
+	f.noted = true
+	f.s.Count(func(t *access.Tally) { t.Calls++ })
+	call := f.call
+	f.judged.Store(&call)
+	return nil
+}
+
+// describeModel holds the whole request and reads it as the dialect does.
+func (f *flight) describeModel() error {
+	limit := f.p.c.Limits.Body
+	if f.grant.AsksAboutCalls() {
+		limit = min(limit, f.p.c.Limits.Held)
+	}
+	body, err := f.readHeld(limit)
+	if err != nil {
+		return err
+	}
+	f.body.held = body
+	f.body.facts, err = dialect.Anthropic{}.Parse(f.call.Method, f.call.Path, f.r.Header, body)
+	if err != nil {
+		return err
+	}
+	facts := &f.body.facts
+	f.call.Bytes = int64(len(body))
+	f.call.Model, f.call.Stream, f.call.MaxTokens = facts.Model, facts.Stream, facts.MaxTokens
+	f.call.Tools, f.call.Features = facts.Tools, facts.Features
+	return nil
+}
+
+// describePlain reads the beginning of the request; all of it where a rule may ask about the call.
+func (f *flight) describePlain() error {
+	f.call.Bytes = f.r.ContentLength
+	if f.grant.AsksAboutCalls() {
+		body, err := f.readHeld(f.p.c.Limits.Held)
+		if err != nil {
+			return err
+		}
+		f.body.held, f.call.Bytes = body, int64(len(body))
+		return nil
+	}
+	if f.r.Body == nil || f.r.Body == http.NoBody {
+		return nil
+	}
+	if f.r.ContentLength < 0 || f.r.ContentLength > peekBody {
+		_ = f.rc.EnableFullDuplex() // an upstream may answer before it has read everything
+	}
+	head := make([]byte, peekBody)
+	n, err := io.ReadFull(f.clientBody(), head)
+	f.body.held = head[:n]
+	switch {
+	case err == nil:
+		f.body.rest = f.clientBody()
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		if f.r.ContentLength > int64(n) {
+			return &access.Error{Code: access.CodeCanceled, Public: "the client left within its request", Err: err}
+		}
+		f.call.Bytes = int64(n)
+	default:
+		return readError(err)
+	}
+	return nil
+}
+
+// readHeld reads the whole body, at most limit bytes of it.
+func (f *flight) readHeld(limit int64) ([]byte, error) {
+	n := f.r.ContentLength
+	tooLarge := func() error {
+		return access.Refuse(access.CodeTooLarge, fmt.Sprintf("Jobgate: the request is longer than the %d bytes that can be held and judged here", limit))
+	}
+	switch {
+	case n > limit:
+		return nil, tooLarge()
+	case n == 0 || f.r.Body == nil || f.r.Body == http.NoBody:
+		return nil, nil
+	case n > 0 && n <= 1<<20:
+		body := make([]byte, n)
+		if _, err := io.ReadFull(f.clientBody(), body); err != nil {
+			return nil, readError(err)
+		}
+		return body, nil
+	}
+	var buf bytes.Buffer // a length that is only claimed takes no memory
+	if _, err := io.Copy(&buf, io.LimitReader(f.clientBody(), limit+1)); err != nil {
+		return nil, readError(err)
+	}
+	switch {
+	case int64(buf.Len()) > limit:
+		return nil, tooLarge()
+	case n >= 0 && int64(buf.Len()) < n:
+		return nil, readError(io.ErrUnexpectedEOF)
+	}
+	return buf.Bytes(), nil
+}
+
+func readError(err error) error {
+	return &access.Error{Code: access.CodeCanceled, Public: "the request could not be read to its end", Err: err}
+}
+
+// clientBody reads the request and gives up on a client that stalls.
+func (f *flight) clientBody() io.Reader { return &patientReader{f: f} }
+
+type patientReader struct {
+	f     *flight
+	until time.Time
+}
+
+func (r *patientReader) Read(b []byte) (int, error) {
+	if now := time.Now(); r.until.Sub(now) < r.f.p.c.Limits.Client/2 {
+		r.until = now.Add(r.f.p.c.Limits.Client)
+		_ = r.f.rc.SetReadDeadline(r.until)
+	}
+	n, err := r.f.r.Body.Read(b)
+	if err == io.EOF {
+		_ = r.f.rc.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
+
+// digest binds a decision to exactly this call: everything that goes upstream but whether the answer is streamed.
+func (f *flight) digest() string {
+	h := sha256.New()
+	for _, part := range []string{"call", f.s.ID, f.conn.Name, f.call.Method, f.call.Path, f.call.Query} {
+		fmt.Fprintf(h, "%d:%s\n", len(part), part)
+	}
+	span := f.body.facts.StreamSpan
+	h.Write(f.body.held[:span[0]])
+	h.Write(f.body.held[span[1]:])
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// keptHeaders stand in the record: who the client says that it is, and what it asks for.
+var keptHeaders = []string{"Accept", "Anthropic-Beta", "Anthropic-Version", "Content-Type", "Idempotency-Key", "Traceparent", "User-Agent", "X-App"}
+
+func keepHeader(name string) bool {
+	return strings.HasPrefix(name, "X-Claude-Code-") || strings.HasPrefix(name, "X-Stainless-") || slices.Contains(keptHeaders, name)
+}
+
+func (f *flight) startedEvent() (record.CallStarted, error) {
+	e := record.CallStarted{
+		Connection: f.conn.Name, Method: f.call.Method, Path: f.call.Path, Model: f.call.Model, Stream: f.call.Stream,
+		BodyBytes: f.call.Bytes, Client: f.r.RemoteAddr, Headers: make(map[string]string, 12),
+	}
+	masked := func(text string) string {
+		out, n := f.masks.Full.Mask(nil, []byte(text))
+		e.Masked += n
+		return string(out)
+	}
+	e.Path, e.Query, e.Model = masked(e.Path), masked(f.call.Query), masked(e.Model)
+	for name, values := range f.r.Header {
+		if keepHeader(name) {
+			e.Headers[strings.ToLower(name)] = masked(clip(strings.Join(values, ", "), 1024))
+		}
+	}
+	if len(f.body.held) > 0 {
+		text, n := f.masks.Full.Mask(nil, f.body.held)
+		e.Masked += n
+		e.Body = f.p.bodies.difference(f.s.ID, f.call.ID, text, f.body.rest != nil)
+		f.recorded = text
+	}
+	return e, nil
+}

@@ -1,0 +1,267 @@
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/jobgate/jobgate/internal/access"
+	"github.com/jobgate/jobgate/proxy/dialect"
+	"github.com/jobgate/jobgate/proxy/guard"
+	"github.com/jobgate/jobgate/proxy/record"
+)
+
+// flight is one call on its way. All of it belongs to the handler's goroutine but cancel, which a watcher may call.
+type flight struct {
+	p       *Proxy
+	w       http.ResponseWriter
+	r       *http.Request
+	rc      *http.ResponseController
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	started time.Time
+
+	conn   *Connection
+	token  access.AccessToken
+	s      *access.Session
+	policy *access.Policy
+	grant  *guard.Grant
+	masks  Masks
+	call   access.Call
+	body   request
+
+	recorded []byte // the body as the record has it, the base of the next one
+
+	pending   []record.Event // noted and not yet appended
+	noted     bool           // call.started is in the record or pending: call.ended must follow
+	reserved  int64          // output tokens
+	counted   bool           // a request is counted in the ledger
+	sent      time.Time      // zero until the request left
+	streaming bool           // the client got the head of an event stream
+	answering bool           // the client got a head
+	emitted   bool           // the client got a part of the answer itself
+	written   int64          // bytes of the answer
+	status    int
+	usage     dialect.Usage
+	metered   bool // usage is known
+	upstream  string
+	cred      struct{ name, version string }
+	window    *window
+	deadline  time.Time
+
+	judged atomic.Pointer[access.Call] // what a change of the policy judges again
+}
+
+func newID(prefix string) (string, error) {
+	var raw [15]byte
+	if _, err := rand.Read(raw[:]); err != nil {
+		return "", fmt.Errorf("read random bytes for an id: %w", err)
+	}
+	return prefix + base64.RawURLEncoding.EncodeToString(raw[:]), nil
+}
+
+// SessionEnded cuts the call: the reader of the upstream and whoever waits for people wake up with the reason. A client
+// that does not read gets a moment to, and is then cut, too.
+func (f *flight) SessionEnded(reason access.EndReason) {
+	f.cancel(&access.Error{Code: access.CodeEnded, Reason: string(reason),
+		Public: fmt.Sprintf("Jobgate: the session of mapping %q is over: %s", f.s.Mapping, reason.Text())})
+	_ = f.rc.SetWriteDeadline(time.Now().Add(f.p.c.Limits.Cut))
+	_ = f.rc.SetReadDeadline(time.Now())
+}
+
+// PolicyChanged judges the call again by the new revision and cuts it where that refuses.
+func (f *flight) PolicyChanged() {
+	call := f.judged.Load()
+	if call == nil {
+		return // not described yet: admit takes the new policy
+	}
+	grant := f.p.c.Guard.Grant(f.s.Policy(), f.conn.Name)
+	if grant == nil {
+		f.cancel(access.Refuse(access.CodeDenied, fmt.Sprintf("Jobgate: mapping %q was changed and grants nothing on connection %q any more", f.s.Mapping, f.conn.Name)))
+		return
+	}
+	if d := grant.Call(f.ctx, guard.Facts{Session: f.s, Call: call, Now: f.p.c.Now()}); d.Effect == access.Deny {
+		f.cancel(denial(f.s.Mapping, "the mapping was changed: ", call, d))
+	}
+}
+
+// denial is the error of a decision that refuses a call.
+func denial(mapping, because string, c *access.Call, d access.Decision) *access.Error {
+	return &access.Error{Code: access.CodeDenied, Reason: d.Rule, Public: fmt.Sprintf(
+		"Jobgate: %s%s %s on %q denied by %s of mapping %q: %s", because, c.Method, c.Path, c.Connection, part(d.Rule), mapping, d.Reason)}
+}
+
+// part names what of a grant refused.
+func part(rule string) string {
+	switch rule {
+	case "allow":
+		return "the allow list"
+	case "features", "models", "limits", "config":
+		return "the " + rule
+	}
+	return fmt.Sprintf("rule %q", rule)
+}
+
+// cause says why the call cannot go on: what ended its context (the session's end, a denial, the client's leaving)
+// comes before what a reader or writer made of that.
+func (f *flight) cause(err error) error {
+	if err == nil || f.ctx.Err() == nil {
+		return err
+	}
+	if code := access.CodeOf(err); code == access.CodeDenied || code == access.CodeEnded {
+		return err
+	}
+	var refusal *access.Error
+	why := context.Cause(f.ctx)
+	if errors.As(why, &refusal) {
+		return refusal
+	}
+	return &access.Error{Code: access.CodeCanceled, Public: "the client left", Err: why}
+}
+
+// note keeps an event for the next append.
+func (f *flight) note(kind string, data any) {
+	f.pending = append(f.pending, record.Event{Type: kind, Call: f.call.ID, Time: f.p.c.Now(), Data: data})
+}
+
+// write appends what was noted. With wait it has survived the end of the process when write returns; what cannot be
+// written refuses the call. It goes on when the client has left: what happened is still recorded.
+func (f *flight) write(wait bool) error {
+	if len(f.pending) == 0 {
+		return nil
+	}
+	events := f.pending
+	f.pending = nil
+	if err := f.p.c.Recorder.Append(context.WithoutCancel(f.ctx), f.s.ID, wait, events...); err != nil {
+		return unrecordable(err)
+	}
+	return nil
+}
+
+func unrecordable(err error) error {
+	return &access.Error{Code: access.CodeRecord, Err: err,
+		Public: "Jobgate: the call cannot be recorded now, and nothing is sent that is not recorded; the operator finds the cause in the server's log"}
+}
+
+// close ends the call: the client is told, usage is settled, the end is recorded.
+func (f *flight) close(err error) {
+	err = f.cause(err)
+	reason := f.reason(err)
+	if err != nil {
+		f.tell(err)
+	}
+	if f.window != nil {
+		f.window.close()
+	}
+	counts := f.settle(err)
+	if f.noted {
+		f.note(record.TypeCallEnded, record.CallEnded{
+			Connection: f.conn.Name, Status: f.status, Reason: reason, Detail: f.detail(err),
+			InputTokens: f.usage.InputTokens, OutputTokens: f.usage.OutputTokens,
+			CacheReadTokens: f.usage.CacheReadTokens, CacheWriteTokens: f.usage.CacheCreationTokens,
+			RequestBytes: f.call.Bytes, ResponseBytes: f.written, UpstreamRequestID: f.upstream,
+			Credential: f.cred.name, CredentialVersion: f.cred.version,
+			Counts: record.Counts(counts), DurationMS: f.p.c.Now().Sub(f.started).Milliseconds(),
+		})
+		if werr := f.write(false); werr != nil {
+			f.p.c.Log.Error("the end of a call is not recorded", "session", f.s.ID, "call", f.call.ID, "error", werr)
+		}
+	}
+	f.report(reason, err)
+	if err != nil && f.answering && !f.streaming {
+		panic(http.ErrAbortHandler) // the client must not take a part for the whole
+	}
+}
+
+// settle puts what was used in the place of what was reserved. An answer that broke off before its usage was told
+// keeps its reservation: what the upstream computed cannot be known, and a limit must not grow by leaving early.
+func (f *flight) settle(err error) access.Counts {
+	if f.s == nil || !f.counted {
+		return access.Counts{}
+	}
+	if f.sent.IsZero() {
+		return f.s.Release(f.conn.Name, f.reserved)
+	}
+	output := f.usage.OutputTokens
+	if !f.metered && err != nil && f.status < 400 && output < f.reserved {
+		output = f.reserved
+	}
+	return f.s.Settle(f.conn.Name, f.reserved, f.usage.InputTokens+f.usage.CacheReadTokens+f.usage.CacheCreationTokens, output)
+}
+
+// reason is the word of the record for how the call ended.
+func (f *flight) reason(err error) string {
+	switch access.CodeOf(err) {
+	case "":
+		return "done"
+	case access.CodeDenied:
+		return "denied"
+	case access.CodeEnded:
+		return "ended"
+	case access.CodeLimit:
+		return "limit"
+	case access.CodeCanceled:
+		return "client_gone"
+	case access.CodeUpstream:
+		return "upstream_error"
+	case access.CodeRecord:
+		return "unrecordable"
+	case access.CodeInvalid, access.CodeTooLarge:
+		return "invalid"
+	case access.CodeUnauthenticated:
+		return "unauthenticated"
+	}
+	return "error"
+}
+
+func (f *flight) detail(err error) string {
+	if err == nil {
+		return ""
+	}
+	out, _ := f.masks.Full.Mask(nil, []byte(access.PublicText(err)))
+	return string(out)
+}
+
+func (f *flight) report(reason string, err error) {
+	ended := Ended{Reason: reason, Status: f.status, Duration: f.p.c.Now().Sub(f.started)}
+	log := f.p.c.Log.With("reason", reason)
+	if f.conn != nil {
+		ended.Connection, ended.Kind = f.conn.Name, f.conn.Kind
+		log = log.With("connection", f.conn.Name)
+	}
+	if f.s != nil {
+		ended.Mapping = f.s.Mapping
+		log = log.With("session", f.s.ID, "call", f.call.ID, "mapping", f.s.Mapping)
+	}
+	if f.p.c.Observe != nil {
+		f.p.c.Observe(ended)
+	}
+	level := slog.LevelDebug
+	if err != nil {
+		level = slog.LevelInfo
+	}
+	if !log.Enabled(f.ctx, level) {
+		return
+	}
+	attrs := []any{"status", f.status, "duration_ms", ended.Duration.Milliseconds()}
+	if err != nil {
+		attrs = append(attrs, "code", string(access.CodeOf(err)))
+		if f.s != nil {
+			attrs = append(attrs, "detail", f.detail(err), "cause", f.hide(err))
+		}
+	}
+	log.Log(context.WithoutCancel(f.ctx), level, "call ended", attrs...)
+}
+
+// hide is an error's whole text for the operator's log, without what must not be there: causes quote what came from
+// outside.
+func (f *flight) hide(err error) string {
+	out, _ := f.masks.Full.Mask(nil, []byte(err.Error()))
+	return string(out)
+}
