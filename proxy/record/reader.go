@@ -36,9 +36,12 @@ type Line struct {
 // Hash is what the next line carries as prev.
 func (l Line) Hash() [sha256.Size]byte { return sha256.Sum256(l.Raw) }
 
-// Decode reads the line's data into v, a pointer to the struct of its type.
+// Decode reads the line's data into v, a pointer to the struct of its type. Numbers in claims become json.Number: ids do not fit in a
+// float64.
 func (l Line) Decode(v any) error {
-	if err := json.Unmarshal(l.Raw, v); err != nil {
+	d := json.NewDecoder(bytes.NewReader(l.Raw))
+	d.UseNumber()
+	if err := d.Decode(v); err != nil {
 		return fmt.Errorf("decode %s event %d: %w", l.Type, l.Seq, err)
 	}
 	return nil

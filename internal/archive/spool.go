@@ -1,0 +1,405 @@
+package archive
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jobgate/jobgate/proxy/record"
+)
+
+const (
+	segmentBytes = 64 << 20
+	// maxPending bounds the queue before the writer. Who finds it full waits.
+	maxPending = 8 << 20
+	// syncDelay is how long an event may lie in the kernel's memory only, where durability is "process".
+	syncDelay = 20 * time.Millisecond
+	// keepBuffer is the largest buffer that is kept for the next batch.
+	keepBuffer = 1 << 20
+)
+
+// spool is the write-ahead log. One goroutine writes, one brings to the disk what was written.
+type spool struct {
+	dir   string
+	open  func(name string, flag int) (file, error)
+	log   *slog.Logger
+	now   func() time.Time
+	power bool // an event is written when it is on the disk, not only in the kernel
+	limit int64
+
+	written  func(*session, byte) // tells the uploader what became of a session; called by the writer
+	snapshot func() ([]byte, error)
+
+	mu      sync.Mutex // guards pending, epoch, spare, closed
+	pending *batch
+	epoch   uint64 // grows when a write failed: what was queued then is lost, and chains must go back
+	spare   []byte
+	closed  bool
+
+	stateMu sync.Mutex // guards the sessions' states and the segments; taken after mu where both are held
+	cur     *segment
+	old     []*segment
+	bytes   int64 // of all segments
+	dirty   bool  // cur has bytes that are not on the disk yet
+	failure error // of the last write or sync, nil when it went well
+
+	syncMu sync.Mutex // held through a sync and the deletions that it allows; taken before all others
+
+	wake   chan struct{}
+	toSync chan struct{}
+	quit   chan struct{}
+	wg     sync.WaitGroup
+}
+
+// batch is what the writer writes with one write(2). Whoever waits for an event waits for its batch.
+type batch struct {
+	buf     []byte
+	entries []entry
+	taken   chan struct{} // closed when the writer has it: there is room in the queue again
+	done    chan struct{} // closed when it is written, or err says why not
+	err     error
+}
+
+func newBatch(buf []byte) *batch {
+	return &batch{buf: buf, taken: make(chan struct{}), done: make(chan struct{})}
+}
+
+func (b *batch) wait(ctx context.Context) error {
+	select {
+	case <-b.done:
+		return b.err
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the spool: %w", ctx.Err())
+	}
+}
+
+// entry is a frame in a batch, and what is known once it is written.
+type entry struct {
+	s      *session
+	kind   byte
+	start  int // in the buffer
+	end    int
+	line   int // where the event's line begins
+	event  record.Event
+	seq    uint64
+	head   [sha256.Size]byte
+	waited bool // somebody waits for it and will know when it is lost
+	part   Part
+}
+
+// errStale says that the chain has to go back first: a write failed since it was in step.
+var errStale = errors.New("the chain is behind a failed write")
+
+// put queues frames that belong together. Events come with the epoch of their chain and are refused with errStale when it is over.
+func (p *spool) put(ctx context.Context, frames []byte, entries []entry, epoch uint64, events bool) (*batch, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.pending.buf) >= maxPending {
+		taken := p.pending.taken
+		p.mu.Unlock()
+		var err error
+		select {
+		case <-taken:
+		case <-ctx.Done():
+			err = fmt.Errorf("wait for room in the spool's queue: %w", ctx.Err())
+		}
+		p.mu.Lock()
+		if err != nil {
+			return nil, err
+		}
+	}
+	if p.closed {
+		return nil, ErrClosed
+	}
+	if events && epoch != p.epoch {
+		return nil, errStale
+	}
+	b := p.pending
+	base := len(b.buf)
+	b.buf = append(b.buf, frames...)
+	for _, e := range entries {
+		e.start, e.end, e.line = e.start+base, e.end+base, e.line+base
+		b.entries = append(b.entries, e)
+	}
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+	return b, nil
+}
+
+// putState queues a frame that is no event and waits until it is written.
+func (p *spool) putState(ctx context.Context, s *session, kind byte, part Part) error {
+	var body []byte
+	if kind == kindPart {
+		var err error
+		if body, err = json.Marshal(part); err != nil {
+			return err
+		}
+	}
+	id := ""
+	if s != nil {
+		id = s.id
+	}
+	buf, err := appendFrame(nil, kind, id, body)
+	if err != nil {
+		return err
+	}
+	b, err := p.put(ctx, buf, []entry{{s: s, kind: kind, end: len(buf), part: part, waited: true}}, 0, false)
+	if err != nil {
+		return err
+	}
+	return b.wait(ctx)
+}
+
+func (p *spool) currentEpoch() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.epoch
+}
+
+func (p *spool) start() {
+	p.wg.Go(p.writeLoop)
+	p.wg.Go(p.syncLoop)
+}
+
+// stop lets the writer finish what is queued and waits for it.
+func (p *spool) stop() error {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	close(p.quit)
+	p.wg.Wait()
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
+	err := p.cur.f.Sync()
+	for _, seg := range append(p.old, p.cur) {
+		err = errors.Join(err, seg.f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("close spool: %w", err)
+	}
+	return nil
+}
+
+func (p *spool) writeLoop() {
+	for {
+		quit := false
+		select {
+		case <-p.wake:
+		case <-p.quit:
+			quit = true
+		}
+		for b := p.take(); b != nil; b = p.take() {
+			p.write(b)
+		}
+		if quit {
+			return
+		}
+	}
+}
+
+func (p *spool) take() *batch {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := p.pending
+	if len(b.entries) == 0 {
+		return nil
+	}
+	p.pending, p.spare = newBatch(p.spare[:0]), nil
+	close(b.taken)
+	return b
+}
+
+// write brings a batch into the current segment, or fails it with everything that was queued behind it.
+func (p *spool) write(b *batch) {
+	err := p.rotate()
+	if err == nil {
+		_, err = p.cur.f.WriteAt(b.buf, p.cur.size)
+	}
+	if err == nil && p.power {
+		err = p.cur.f.Sync()
+	}
+	if err != nil {
+		p.fail(b, err)
+		return
+	}
+	p.apply(b)
+	close(b.done)
+	for i := range b.entries {
+		if e := &b.entries[i]; e.s != nil {
+			p.written(e.s, e.kind)
+		}
+	}
+	p.recycle(b)
+	select {
+	case p.toSync <- struct{}{}:
+	default:
+	}
+}
+
+// apply makes known what is written now.
+func (p *spool) apply(b *batch) {
+	now := p.now()
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
+	off := p.cur.size
+	for i := range b.entries {
+		e := &b.entries[i]
+		switch e.kind {
+		case kindEvent:
+			line := b.buf[e.line : e.end-1]
+			e.s.state.add(e.event, line, e.seq, e.head)
+			e.s.place(p.cur, off+int64(e.start), int64(e.end-e.start), now)
+		case kindPart:
+			e.s.state.stored(e.part)
+			e.s.release(e.part.LastSeq)
+			e.s.oldest = now
+		case kindOpening:
+			e.s.state.OpeningDone = true
+		}
+	}
+	p.cur.size += int64(len(b.buf))
+	p.bytes += int64(len(b.buf))
+	p.dirty, p.failure = true, nil
+}
+
+// fail tells everybody whose event is lost, and cuts the segment back to its last good byte. What nobody waited for is counted, and a gap
+// event will speak of it.
+func (p *spool) fail(b *batch, err error) {
+	err = fmt.Errorf("%w: %w", ErrSpool, err)
+	p.mu.Lock()
+	p.epoch++
+	next := p.pending
+	p.pending = newBatch(nil)
+	close(next.taken)
+	p.stateMu.Lock()
+	for _, lost := range [2]*batch{b, next} {
+		for i := range lost.entries {
+			if e := &lost.entries[i]; e.kind == kindEvent && !e.waited {
+				e.s.lost, e.s.lostWhy = e.s.lost+1, gapWrite
+			}
+		}
+	}
+	if p.failure == nil {
+		p.log.Error("spool cannot be written, calls are refused", "dir", p.dir, "err", err)
+	}
+	p.failure = err
+	cut := p.cur.f.Truncate(p.cur.size)
+	p.stateMu.Unlock()
+	p.mu.Unlock()
+	b.err, next.err = errors.Join(err, cut), err
+	b.buf, b.entries, next.buf, next.entries = nil, nil, nil, nil
+	close(b.done)
+	close(next.done)
+}
+
+// recycle keeps the buffer for a later batch. Nobody reads it any more: those who wait look at done and err only.
+func (p *spool) recycle(b *batch) {
+	buf := b.buf
+	b.buf, b.entries = nil, nil
+	if cap(buf) > keepBuffer {
+		return
+	}
+	p.mu.Lock()
+	p.spare = buf
+	p.mu.Unlock()
+}
+
+// rotate begins a new segment when the current one is full.
+func (p *spool) rotate() error {
+	if p.cur.size < segmentBytes {
+		return nil
+	}
+	// Everything before the new segment is on the disk before the new one can make it superfluous.
+	if err := p.cur.f.Sync(); err != nil {
+		return err
+	}
+	snapshot, err := p.snapshot()
+	if err != nil {
+		return err
+	}
+	seg, err := p.createSegment(p.cur.number+1, snapshot)
+	if err != nil {
+		return err
+	}
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
+	p.old, p.cur = append(p.old, p.cur), seg
+	p.bytes += seg.size
+	return nil
+}
+
+func (p *spool) syncLoop() {
+	for {
+		select {
+		case <-p.quit:
+			return
+		case <-p.toSync:
+		}
+		timer := time.NewTimer(syncDelay)
+		select {
+		case <-p.quit:
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		if err := p.sync(); err != nil {
+			p.log.Error("spool cannot be synced", "dir", p.dir, "err", err)
+		}
+	}
+}
+
+// sync brings what is written to the disk, then deletes the segments that are of no more use: the frames that say so are durable now.
+func (p *spool) sync() error {
+	p.syncMu.Lock()
+	defer p.syncMu.Unlock()
+	p.stateMu.Lock()
+	cur, dirty := p.cur, p.dirty
+	p.dirty = false
+	var idle []*segment
+	for _, seg := range p.old {
+		if seg.live == 0 {
+			idle = append(idle, seg)
+		}
+	}
+	p.stateMu.Unlock()
+	if dirty {
+		if err := cur.f.Sync(); err != nil {
+			p.stateMu.Lock()
+			p.dirty, p.failure = true, err
+			p.stateMu.Unlock()
+			return fmt.Errorf("%w: sync: %w", ErrSpool, err)
+		}
+	}
+	return p.remove(idle)
+}
+
+func (p *spool) remove(idle []*segment) error {
+	var err error
+	for _, seg := range idle {
+		err = errors.Join(err, seg.f.Close(), os.Remove(seg.path))
+		p.stateMu.Lock()
+		p.bytes -= seg.size
+		p.old = slices.DeleteFunc(p.old, func(s *segment) bool { return s == seg })
+		p.stateMu.Unlock()
+	}
+	if err != nil {
+		return fmt.Errorf("delete spool segment: %w", err)
+	}
+	return nil
+}
+
+// full reports whether the spool has reached its limit, with what waits for the writer.
+func (p *spool) full(limit int64) bool {
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
+	return limit > 0 && p.bytes >= limit
+}
