@@ -52,9 +52,11 @@ const (
 	AgentToolStarted
 	// AgentToolResult is what the tool said; Tool, Text and IsError are set.
 	AgentToolResult
-	// AgentRefused: an exchange or a call was answered with an error status.
+	// AgentRefused: an exchange or a call was answered with an error status,
+	// and the run ends.
 	AgentRefused
-	// AgentCut: a stream ended with an error event, or without an end.
+	// AgentCut: a stream ended with an error event, or without an end. The run
+	// may go on after it.
 	AgentCut
 )
 
@@ -105,11 +107,19 @@ const (
 	maxCuts = 2
 )
 
+// resume is what the real client says to a model whose answer broke off.
+const resume = "Your response above was cut off mid-stream. Resume directly from where it stops."
+
 // Agent is a small agent loop that behaves like the Claude Agent SDK where a
-// gateway can tell the difference: it exchanges the job's token by itself,
-// streams, starts a tool at its content_block_stop, answers an unknown tool
-// with an error result and goes on, repeats a call without a stream when only
-// pings came before an error event, and exchanges once more after a 401.
+// gateway can tell the difference. It exchanges the job's token by itself, and
+// once more after a 401. It starts a tool at its content_block_stop, and
+// answers an unknown one with an error result. After a stream that went wrong
+// it does what depends on the blocks that were complete by then:
+//
+//	complete blocks    error event                 cut without one
+//	none               repeated without a stream   repeated
+//	text or thinking   the run ends                asked to resume
+//	a tool use         goes on with its result     goes on with its result
 //
 // Its one tool, Bash, runs nothing on the machine: see Shell.
 type Agent struct {
@@ -171,51 +181,66 @@ func (a *Agent) Run(ctx context.Context, task string) (string, error) {
 	history := []map[string]any{{"role": "user", "content": task}}
 	for range a.cfg.MaxTurns {
 		answer, err := a.ask(ctx, history)
-		if err != nil {
-			a.report(err)
+		if err != nil && (ctx.Err() != nil || !answer.goesOn(err)) {
+			if api := (*APIError)(nil); errors.As(err, &api) && api.Status != 0 {
+				a.cfg.Observe(AgentEvent{Kind: AgentRefused, Text: err.Error(), Err: err})
+			}
 			return "", err
 		}
-		if len(answer.results) == 0 {
+		next := answer.results
+		switch {
+		case err == nil && len(next) == 0:
 			return answer.text.String(), nil
+		case len(next) == 0:
+			next = []any{map[string]any{"type": "text", "text": resume}}
 		}
 		history = append(history,
 			map[string]any{"role": "assistant", "content": answer.blocks},
-			map[string]any{"role": "user", "content": answer.results})
+			map[string]any{"role": "user", "content": next})
 	}
 	return "", fmt.Errorf("agent: no end after %d turns", a.cfg.MaxTurns)
 }
 
-// report tells the observer of a refusal or a cut; any other failure is only
-// returned.
-func (a *Agent) report(err error) {
-	api := (*APIError)(nil)
-	switch {
-	case errors.As(err, &api) && api.Status != 0:
-		a.cfg.Observe(AgentEvent{Kind: AgentRefused, Text: err.Error(), Err: err})
-	case api != nil || errors.Is(err, errCut):
-		a.cfg.Observe(AgentEvent{Kind: AgentCut, Text: err.Error(), Err: err})
-	}
-}
-
-// ask gets one answer, with the repeats that the real client makes.
+// ask gets one answer, with the repeats that the real client makes. With an
+// error, the turn holds what was complete before it; it may be nil.
 func (a *Agent) ask(ctx context.Context, history []map[string]any) (*turn, error) {
 	exchanged, cuts, stream := false, 0, true
 	for {
 		answer, err := a.call(ctx, history, stream)
-		api := (*APIError)(nil)
-		switch {
-		case err == nil:
-			return answer, nil
-		case errors.As(err, &api) && api.Status == http.StatusUnauthorized && a.cfg.Identity != nil && !api.exchange && !exchanged:
+		inStream := isEvent(err) || errors.Is(err, errCut)
+		if inStream {
+			a.cfg.Observe(AgentEvent{Kind: AgentCut, Text: err.Error(), Err: err})
+		}
+		switch nothing := inStream && len(answer.blocks) == 0; {
+		case a.staleToken(err) && !exchanged:
 			exchanged, a.token = true, ""
-		case errors.As(err, &api) && api.Status == 0 && stream && !answer.begun:
+		case nothing && isEvent(err) && stream:
 			stream = false
-		case errors.Is(err, errCut) && !answer.begun && cuts < maxCuts && ctx.Err() == nil:
+		case nothing && errors.Is(err, errCut) && cuts < maxCuts && ctx.Err() == nil:
 			cuts++
 		default:
-			return nil, err
+			return answer, err
 		}
 	}
+}
+
+// isEvent reports whether err is an error event of a stream.
+func isEvent(err error) bool {
+	api := (*APIError)(nil)
+	return errors.As(err, &api) && api.Status == 0
+}
+
+// staleToken reports whether err is a 401 to a call whose token another
+// exchange could replace.
+func (a *Agent) staleToken(err error) bool {
+	api := (*APIError)(nil)
+	return errors.As(err, &api) && api.Status == http.StatusUnauthorized && !api.exchange && a.cfg.Identity != nil
+}
+
+// goesOn reports whether a run goes on after the stream of this turn went
+// wrong with err.
+func (t *turn) goesOn(err error) bool {
+	return t != nil && (len(t.results) > 0 || errors.Is(err, errCut) && len(t.blocks) > 0)
 }
 
 // call makes one request. Its turn is not nil once the server answered 200.

@@ -14,10 +14,9 @@ import (
 // tools that it started.
 type turn struct {
 	agent   *Agent
-	blocks  []json.RawMessage // the answer's blocks, as they go into the history
+	blocks  []json.RawMessage // the complete blocks, as they go into the history
 	results []any
 	text    strings.Builder
-	begun   bool // a block was started
 	open    openBlock
 }
 
@@ -78,7 +77,6 @@ func (t *turn) startBlock(block json.RawMessage) error {
 	if err := json.Unmarshal(block, &head); err != nil {
 		return fmt.Errorf("agent: a block starts without a type: %w", err)
 	}
-	t.begun = true
 	t.open = openBlock{kind: head.Type, id: head.ID, name: head.Name, start: block}
 	return nil
 }
@@ -147,8 +145,7 @@ func (t *turn) readWhole(body io.Reader) error {
 		return fmt.Errorf("agent: the answer is no JSON: %w", err)
 	}
 	for _, raw := range message.Content {
-		t.begun = true
-		var part Part
+			var part Part
 		if err := json.Unmarshal(raw, &part); err != nil {
 			return fmt.Errorf("agent: a block of the answer: %w", err)
 		}

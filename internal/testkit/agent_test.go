@@ -221,7 +221,8 @@ func TestAgentIsRefused(t *testing.T) {
 	event := `event: error` + "\n" + `data: ` + envelope("policy_blocked") + "\n\n"
 	ping := "event: ping\ndata: {\"type\": \"ping\"}\n\n"
 	block := `data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}` + "\n\n" +
-		`data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Let "}}` + "\n\n"
+		`data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Let "}}` + "\n\n" +
+		`data: {"type":"content_block_stop","index":0}` + "\n\n"
 	tests := []struct {
 		name             string
 		intercept        func(http.ResponseWriter, int) bool
@@ -239,7 +240,7 @@ func TestAgentIsRefused(t *testing.T) {
 			}
 			return status(400, envelope("policy_blocked"))(w, n)
 		}, 1, 2, "refused", "API Error: 400 Jobgate: no"},
-		{"cut after text", status(200, block), 1, 1, "cut", "the stream ended before its message did"},
+		{"cut after text, every time", status(200, block), 1, 16, "cut", "no end after 16 turns"},
 		{"cut every time", status(200, ping), 1, 3, "cut", "the stream ended before its message did"},
 	}
 	for _, tt := range tests {
