@@ -28,8 +28,25 @@ const MaxMatch = 16 << 10
 // A text is what a matcher sees: the source from the anchor on.
 type text struct {
 	src    []byte
-	before int  // the byte before, -1 at the beginning
-	closed bool // nothing follows src
+	before []byte // what stands before the anchor, the last maxBefore bytes at most
+	closed bool   // nothing follows src
+}
+
+// maxBefore is the length of the longest escape, of which the last character is no neighbour.
+const maxBefore = 6
+
+// joined reports whether what stands before ends with one of set, other than as part of an escape.
+func joined(before []byte, set *charset) bool {
+	n := len(before)
+	switch {
+	case n == 0 || !set.has(before[n-1]):
+		return false
+	case n >= 2 && before[n-2] == '\\':
+		return shortEscape(before[n-1]) == 0
+	case n >= 3 && before[n-3] == '%':
+		return hexValue(before[n-2]) < 0 || hexValue(before[n-1]) < 0
+	}
+	return n < 6 || before[n-6] != '\\' || before[n-5] != 'u'
 }
 
 // short is the verdict where src ended too early.
@@ -51,8 +68,6 @@ const (
 // A matcher looks for a value at the beginning of a text. It sets start, end and tail of the find. Its answer depends on
 // src alone, and does not change when more follows, unless it is unknown.
 type matcher func(t text) (find, verdict)
-
-func (d *Detector) find(t text) (find, verdict) { return d.match(t) }
 
 // check completes a detector, or says what is wrong with it.
 func (d *Detector) check() error {
@@ -181,7 +196,7 @@ const maxRun = 4 << 10
 // for nothing.
 func shape(left, right *charset, steps ...step) matcher {
 	return func(t text) (find, verdict) {
-		if left != nil && t.before >= 0 && left.has(byte(t.before)) {
+		if left != nil && joined(t.before, left) {
 			return find{}, absent
 		}
 		f, pos := find{start: -1}, 0

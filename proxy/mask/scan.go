@@ -3,6 +3,7 @@ package mask
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 )
 
 // next gives the first place from pos on at which a match may begin with a key as it is, len(src) when there is none.
@@ -126,7 +127,7 @@ type examination struct {
 	set    *Set
 	src    []byte
 	at     int
-	prev   int // the byte before src, -1 at the beginning
+	before []byte // what stands before src, the last maxBefore bytes at most
 	closed bool
 
 	best  find // end is -1 when there is none
@@ -192,11 +193,11 @@ func (e *examination) tryPattern(p *pattern) {
 }
 
 func (e *examination) tryDetector(d *Detector) {
-	before := e.prev
-	if e.at > 0 {
-		before = int(e.src[e.at-1])
+	before := e.src[max(0, e.at-maxBefore):e.at]
+	if len(before) < maxBefore {
+		before = lastBefore(slices.Concat(e.before, before))
 	}
-	f, v := d.find(text{src: e.src[e.at:], before: before, closed: e.closed})
+	f, v := d.match(text{src: e.src[e.at:], before: before, closed: e.closed})
 	switch v {
 	case unknown:
 		e.more = true
@@ -209,6 +210,8 @@ func (e *examination) tryDetector(d *Detector) {
 		e.take(f)
 	}
 }
+
+func lastBefore(b []byte) []byte { return b[max(0, len(b)-maxBefore):] }
 
 // take keeps the best name, and all that any match covers.
 func (e *examination) take(f find) {

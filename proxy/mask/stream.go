@@ -16,7 +16,8 @@ type Stream struct {
 	set  *Set
 	buf  []byte // the source from base on
 	base int64
-	prev int // the byte before buf, -1 at the beginning
+	prev [maxBefore]byte // what stands before buf: the last seen of these
+	seen int
 
 	at       int   // the first place in buf that is not decided
 	nextKey  int   // the next candidates, from at on; less than at when they are to be looked for
@@ -35,7 +36,7 @@ func (s *Set) NewStream() *Stream {
 	return &st
 }
 
-func (s *Set) stream() Stream { return Stream{set: s, prev: -1, end: -1} }
+func (s *Set) stream() Stream { return Stream{set: s, end: -1} }
 
 // Write takes the next piece of the source and appends to dst what is decided. dst and src must not overlap.
 func (st *Stream) Write(dst, src []byte) []byte {
@@ -104,9 +105,7 @@ func (st *Stream) rewind() { st.nextKey, st.nextLead = -1, -1 }
 // keep drops from buf what is decided, and leaves the rest in memory of the stream's own.
 func (st *Stream) keep(own []byte, copied bool) {
 	limit := st.limit()
-	if limit > 0 {
-		st.prev = int(st.buf[limit-1])
-	}
+	st.pass(st.buf[:limit])
 	rest := st.buf[limit:]
 	st.base += int64(limit)
 	st.at -= limit
@@ -122,6 +121,15 @@ func (st *Stream) keep(own []byte, copied bool) {
 		return
 	}
 	st.buf = append(own[:0], rest...)
+}
+
+// pass notes the end of what leaves buf.
+func (st *Stream) pass(gone []byte) {
+	last := lastBefore(gone)
+	kept := min(st.seen, maxBefore-len(last))
+	copy(st.prev[maxBefore-kept-len(last):], st.prev[maxBefore-kept:])
+	copy(st.prev[maxBefore-len(last):], last)
+	st.seen = kept + len(last)
 }
 
 // limit is the first place in buf that a match may still reach: at, or the character before it that may belong to one.
@@ -166,7 +174,7 @@ func (st *Stream) step() (Match, bool) {
 			st.at = len(st.buf)
 			return Match{}, false
 		}
-		e := examination{set: st.set, src: st.buf, at: at, prev: st.prev, closed: st.closed, best: find{end: -1}}
+		e := examination{set: st.set, src: st.buf, at: at, before: st.prev[maxBefore-st.seen:], closed: st.closed, best: find{end: -1}}
 		e.walk(at, 0, 0)
 		st.at = at
 		if e.more {
