@@ -145,7 +145,7 @@ func (t *turn) readWhole(body io.Reader) error {
 		return fmt.Errorf("agent: the answer is no JSON: %w", err)
 	}
 	for _, raw := range message.Content {
-			var part Part
+		var part Part
 		if err := json.Unmarshal(raw, &part); err != nil {
 			return fmt.Errorf("agent: a block of the answer: %w", err)
 		}

@@ -181,80 +181,56 @@ func TestAgentIsLikeTheRealClient(t *testing.T) {
 			_, _ = io.WriteString(w, event+"\n\n")
 		}
 	}
-	const (
-		start = "event: message_start\n" + `data: {"type":"message_start","message":{"model":"claude-sonnet-4-5","id":"msg_1","type":"message",` +
-			`"role":"assistant","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":1,"output_tokens":1}}}`
-		block  = "event: content_block_start\n" + `data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}`
-		delta  = "event: content_block_delta\n" + `data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Let "}}`
-		second = "event: content_block_start\n" + `data: {"type":"content_block_start","index":1,"content_block":{"type":"text","text":""}}`
-		stop   = "event: content_block_stop\n" + `data: {"type":"content_block_stop","index":0}`
-		use    = "event: content_block_start\n" + `data: {"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"toolu_01","name":"Bash","input":{}}}`
-		input  = "event: content_block_delta\n" + `data: {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":"{\"command\":\"pwd\"}"}}`
-		ping   = "event: ping\n" + `data: {"type": "ping"}`
-		no     = "event: error\n" + `data: {"type":"error","error":{"type":"policy_blocked","message":"Jobgate: no"}}`
-	)
+	event := func(data string) string {
+		var head struct{ Type string }
+		if err := json.Unmarshal([]byte(data), &head); err != nil {
+			t.Fatal(err)
+		}
+		return "event: " + head.Type + "\ndata: " + data
+	}
+	start := event(`{"type":"message_start","message":{"model":"claude-sonnet-4-5","id":"msg_1","type":"message",` +
+		`"role":"assistant","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":1,"output_tokens":1}}}`)
+	block := event(`{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}`)
+	delta := event(`{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Let "}}`)
+	stop := event(`{"type":"content_block_stop","index":0}`)
+	second := event(`{"type":"content_block_start","index":1,"content_block":{"type":"text","text":""}}`)
+	use := event(`{"type":"content_block_start","index":0,"content_block":` +
+		`{"type":"tool_use","id":"toolu_01","name":"Bash","input":{}}}`)
+	input := event(`{"type":"content_block_delta","index":0,"delta":` +
+		`{"type":"input_json_delta","partial_json":"{\"command\":\"pwd\"}"}}`)
+	ping := event(`{"type": "ping"}`)
+	no := event(`{"type":"error","error":{"type":"policy_blocked","message":"Jobgate: no"}}`)
+	type interceptor = func(w http.ResponseWriter, n int) bool
+	always := func(code int, kind string) interceptor {
+		return func(w http.ResponseWriter, _ int) bool {
+			refuse(w, code, kind)
+			return true
+		}
+	}
+	first := func(events ...string) interceptor {
+		return func(w http.ResponseWriter, n int) bool {
+			if n == 0 {
+				stream(w, events...)
+			}
+			return n == 0
+		}
+	}
 	tests := []struct {
 		name             string
-		intercept        func(w http.ResponseWriter, n int) bool
+		intercept        interceptor
 		exchanges, calls int
 		want             string
 	}{
 		{"it passes", nil, 1, 1, "Hello."},
-		{"400 policy_blocked", func(w http.ResponseWriter, _ int) bool {
-			refuse(w, 400, "policy_blocked")
-			return true
-		}, 1, 1, "API Error: 400 Jobgate: no"},
-		{"403 permission_error", func(w http.ResponseWriter, _ int) bool {
-			refuse(w, 403, "permission_error")
-			return true
-		}, 1, 1, "Failed to authenticate. API Error: 403 Jobgate: no"},
+		{"400 policy_blocked", always(400, "policy_blocked"), 1, 1, "API Error: 400 Jobgate: no"},
+		{"403 permission_error", always(403, "permission_error"), 1, 1, "Failed to authenticate. API Error: 403 Jobgate: no"},
 		{"one 401", func(w http.ResponseWriter, n int) bool {
 			if n == 0 {
 				refuse(w, 401, "authentication_error")
 			}
 			return n == 0
 		}, 2, 2, "Hello."},
-		{"an error event after a block", func(w http.ResponseWriter, _ int) bool {
-			stream(w, start, block, delta, stop, no)
-			return true
-		}, 1, 1, "API Error: Jobgate: no"},
-		{"an error event within the first block", func(w http.ResponseWriter, n int) bool {
-			if n == 0 {
-				stream(w, start, block, delta, no)
-			}
-			return n == 0
-		}, 1, 2, "Hello."},
-		{"a cut within the first block", func(w http.ResponseWriter, n int) bool {
-			if n == 0 {
-				stream(w, start, block, delta)
-			}
-			return n == 0
-		}, 1, 2, "Hello."},
-		{"a cut after a block", func(w http.ResponseWriter, n int) bool {
-			if n == 0 {
-				stream(w, start, block, delta, stop)
-			}
-			return n == 0
-		}, 1, 2, "Hello."},
-		{"a cut after a tool use", func(w http.ResponseWriter, n int) bool {
-			if n == 0 {
-				stream(w, start, use, input, stop)
-			}
-			return n == 0
-		}, 1, 2, "Hello."},
-		{"an error event after a tool use", func(w http.ResponseWriter, n int) bool {
-			if n == 0 {
-				stream(w, start, use, input, stop, no)
-			}
-			return n == 0
-		}, 1, 2, "Hello."},
-		{"an error event within the second block", func(w http.ResponseWriter, n int) bool {
-			if n == 0 {
-				stream(w, start, block, delta, stop, second, no)
-			}
-			return n == 0
-		}, 1, 1, "API Error: Jobgate: no"},
-		{"an error event after pings", func(w http.ResponseWriter, n int) bool {
+		{"an error event after pings, then a refusal", func(w http.ResponseWriter, n int) bool {
 			if n == 0 {
 				stream(w, ping, ping, no)
 			} else {
@@ -262,12 +238,14 @@ func TestAgentIsLikeTheRealClient(t *testing.T) {
 			}
 			return true
 		}, 1, 2, "API Error: 400 Jobgate: no"},
-		{"a cut after pings", func(w http.ResponseWriter, n int) bool {
-			if n == 0 {
-				stream(w, ping, ping)
-			}
-			return n == 0
-		}, 1, 2, "Hello."},
+		{"an error event within the first block", first(start, block, delta, no), 1, 2, "Hello."},
+		{"an error event after a block", first(start, block, delta, stop, no), 1, 1, "API Error: Jobgate: no"},
+		{"an error event within the second block", first(start, block, delta, stop, second, no), 1, 1, "API Error: Jobgate: no"},
+		{"an error event after a tool use", first(start, use, input, stop, no), 1, 2, "Hello."},
+		{"a cut after pings", first(ping, ping), 1, 2, "Hello."},
+		{"a cut within the first block", first(start, block, delta), 1, 2, "Hello."},
+		{"a cut after a block", first(start, block, delta, stop), 1, 2, "Hello."},
+		{"a cut after a tool use", first(start, use, input, stop), 1, 2, "Hello."},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -14,6 +14,11 @@
 //			testkit.Step{Say: "It printed: {result}"},
 //		),
 //	})
+//	agent, err := testkit.NewAgent(testkit.AgentConfig{
+//		BaseURL: "https://jobgate.example.com/anthropic", Rule: "release-agents", Organization: "any",
+//		Identity: func(ctx context.Context) (string, error) { return job.Token(ctx, "https://jobgate.example.com") },
+//	})
+//	text, err := agent.Run(ctx, "Run the tests.")
 //
 // The emulators are strict where the real services are strict (a missing
 // header, a tool use without its result, a thinking block that was changed),

@@ -129,8 +129,9 @@ const (
 // Fault is how an answer goes wrong.
 type Fault struct {
 	Kind FaultKind
-	// After is a number of events; for FaultBigHeader one of bytes. Without a
-	// stream the answer's body counts as two events, its halves.
+	// After is a number of events; for FaultBigHeader one of bytes. 0 events is
+	// before the status line for FaultReset and FaultStall. Without a stream
+	// the answer's body counts as two events, its halves.
 	After int
 	// Status, Type and Message are of the error that FaultStatus and
 	// FaultErrorEvent send. Empty: 529 overloaded_error.

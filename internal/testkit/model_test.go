@@ -443,6 +443,28 @@ func TestFaults(t *testing.T) {
 			}
 		})
 	}
+	t.Run("before the head", func(t *testing.T) {
+		for _, kind := range []testkit.FaultKind{testkit.FaultReset, testkit.FaultStall} {
+			arrived := make(chan struct{}, 1)
+			model := newModel(t, testkit.ModelConfig{Script: func(testkit.Request) testkit.Response {
+				arrived <- struct{}{}
+				return testkit.Response{Fault: testkit.Fault{Kind: kind}}
+			}})
+			ctx, leave := context.WithCancel(t.Context())
+			go func() {
+				if <-arrived; kind == testkit.FaultStall {
+					leave()
+				}
+			}()
+			transport := &http.Transport{DisableKeepAlives: true}
+			resp, err := transport.RoundTrip(messagesRequest(t, model, streamBody).WithContext(ctx))
+			leave()
+			if err == nil {
+				resp.Body.Close()
+				t.Errorf("fault %d: got status %d, want no answer", kind, resp.StatusCode)
+			}
+		}
+	})
 	t.Run("error event", func(t *testing.T) {
 		got, err := ask(t, testkit.Fault{Kind: testkit.FaultErrorEvent, After: 2, Type: "api_error"}, streamBody)
 		if err != nil || !strings.Contains(string(got.body), "\n\nevent: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\"") {

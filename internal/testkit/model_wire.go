@@ -134,7 +134,6 @@ func (o *wire) broken(fault Fault) bool {
 	case FaultReset:
 		o.reset()
 	case FaultStall:
-		o.flush()
 		<-o.r.Context().Done()
 	case FaultErrorEvent:
 		fault = fault.orOverloaded()
@@ -215,7 +214,6 @@ func (o *wire) flush() {
 
 // reset cuts the connection so that the client sees a TCP reset, not an end.
 func (o *wire) reset() {
-	o.flush()
 	conn, _, err := http.NewResponseController(o.w).Hijack()
 	if err != nil {
 		panic(http.ErrAbortHandler)

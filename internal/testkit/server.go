@@ -43,7 +43,7 @@ func (s *server) counted(h http.Handler) http.Handler {
 		s.mu.Lock()
 		if s.closed {
 			s.mu.Unlock()
-			return
+			panic(http.ErrAbortHandler) // net/http's word for "cut, and say nothing"
 		}
 		s.calls.Add(1)
 		s.mu.Unlock()
