@@ -167,7 +167,7 @@ func (a *Archive) queue(ctx context.Context, s *session, wait bool, events []rec
 
 // align puts the chain back to what is written when a write failed since the last event.
 func (a *Archive) align(s *session) error {
-	epoch := a.spool.currentEpoch()
+	epoch := a.spool.epoch.Load()
 	if s.epoch == epoch {
 		return nil
 	}

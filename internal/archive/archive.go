@@ -61,7 +61,9 @@ type Config struct {
 	OnBacklog  string           // BacklogRefuse (also "") or BacklogContinue
 	Durability string           // DurabilityProcess (also "") or DurabilityPower
 	Retry      time.Duration    // before the first repetition of an upload, doubled up to a minute; 0 is a second
-	openFile   func(name string, flag int) (file, error)
+
+	openFile     func(name string, flag int) (file, error)
+	segmentBytes int64
 }
 
 func (c Config) goOn() bool { return c.OnBacklog == BacklogContinue }
@@ -89,6 +91,7 @@ func (c Config) check() (Config, error) {
 	if c.openFile == nil {
 		c.openFile = openOSFile
 	}
+	c.segmentBytes = cmp.Or(c.segmentBytes, segmentSize)
 	c.PartBytes = cmp.Or(c.PartBytes, 8<<20)
 	c.PartAge = cmp.Or(c.PartAge, 10*time.Minute)
 	c.SpoolMax = cmp.Or(c.SpoolMax, 4<<30)
@@ -200,7 +203,7 @@ func (a *Archive) Stats() Stats {
 	st.Sessions = len(all)
 	a.spool.stateMu.Lock()
 	defer a.spool.stateMu.Unlock()
-	st.SpoolBytes, st.SpoolError = a.spool.bytes, a.spool.failure
+	st.SpoolBytes, st.SpoolError = a.spool.bytes.Load(), a.spool.failure
 	for _, s := range all {
 		st.Unsealed += s.state.unsealed()
 	}
@@ -208,7 +211,7 @@ func (a *Archive) Stats() Stats {
 }
 
 func (a *Archive) newSession(id string) *session {
-	return &session{id: id, chain: record.NewChain(id), epoch: a.spool.currentEpoch(), state: state{Session: id}}
+	return &session{id: id, chain: record.NewChain(id), epoch: a.spool.epoch.Load(), state: state{Session: id}}
 }
 
 func (a *Archive) session(id string) *session {

@@ -17,7 +17,7 @@ import (
 
 func newSpool(cfg Config, written func(*session, byte), snapshot func() ([]byte, error)) *spool {
 	return &spool{
-		dir: cfg.Dir, open: cfg.openFile, log: cfg.Log, now: cfg.Now, limit: cfg.SpoolMax, power: cfg.Durability == DurabilityPower,
+		dir: cfg.Dir, open: cfg.openFile, log: cfg.Log, now: cfg.Now, limit: cfg.SpoolMax, turn: cfg.segmentBytes, power: cfg.Durability == DurabilityPower,
 		written: written, snapshot: snapshot, pending: newBatch(nil),
 		wake: make(chan struct{}, 1), toSync: make(chan struct{}, 1), quit: make(chan struct{}),
 	}
@@ -82,7 +82,7 @@ func (a *Archive) recover() error {
 	if err != nil {
 		return fmt.Errorf("recover spool: %w", err)
 	}
-	a.spool.bytes += a.spool.cur.size
+	a.spool.bytes.Add(a.spool.cur.size)
 	if err := a.spool.sync(); err != nil {
 		return fmt.Errorf("recover spool: %w", err)
 	}
@@ -132,7 +132,7 @@ func (r *recovery) segment(n int, last bool) (err error) {
 		seg.size += fr.size
 	}
 	p.old = append(p.old, seg)
-	p.bytes += seg.size
+	p.bytes.Add(seg.size)
 	return nil
 }
 

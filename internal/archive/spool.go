@@ -10,13 +10,14 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jobgate/jobgate/proxy/record"
 )
 
 const (
-	segmentBytes = 64 << 20
+	segmentSize = 64 << 20
 	// maxPending bounds the queue before the writer. Who finds it full waits.
 	maxPending = 8 << 20
 	// syncDelay is how long an event may lie in the kernel's memory only, where durability is "process".
@@ -31,24 +32,25 @@ type spool struct {
 	open  func(name string, flag int) (file, error)
 	log   *slog.Logger
 	now   func() time.Time
-	power bool // an event is written when it is on the disk, not only in the kernel
-	limit int64
+	power bool  // an event is written when it is on the disk, not only in the kernel
+	limit int64 // bytes on the disk above which the spool is full
+	turn  int64 // bytes of a segment above which a new one begins
 
 	written  func(*session, byte) // tells the uploader what became of a session; called by the writer
 	snapshot func() ([]byte, error)
 
-	mu      sync.Mutex // guards pending, epoch, spare, closed
+	mu      sync.Mutex // guards pending, spare, closed, and writes to epoch
 	pending *batch
-	epoch   uint64 // grows when a write failed: what was queued then is lost, and chains must go back
+	epoch   atomic.Uint64 // grows when a write failed: what was queued then is lost, and chains must go back
 	spare   []byte
 	closed  bool
 
 	stateMu sync.Mutex // guards the sessions' states and the segments; taken after mu where both are held
 	cur     *segment
 	old     []*segment
-	bytes   int64 // of all segments
-	dirty   bool  // cur has bytes that are not on the disk yet
-	failure error // of the last write or sync, nil when it went well
+	bytes   atomic.Int64 // of all segments
+	dirty   bool         // cur has bytes that are not on the disk yet
+	failure error        // of the last write or sync, nil when it went well
 
 	syncMu sync.Mutex // held through a sync and the deletions that it allows; taken before all others
 
@@ -118,7 +120,7 @@ func (p *spool) put(ctx context.Context, frames []byte, entries []entry, epoch u
 	if p.closed {
 		return nil, ErrClosed
 	}
-	if events && epoch != p.epoch {
+	if events && epoch != p.epoch.Load() {
 		return nil, errStale
 	}
 	b := p.pending
@@ -157,12 +159,6 @@ func (p *spool) putState(ctx context.Context, s *session, kind byte, part Part) 
 		return err
 	}
 	return b.wait(ctx)
-}
-
-func (p *spool) currentEpoch() uint64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.epoch
 }
 
 func (p *spool) start() {
@@ -267,7 +263,7 @@ func (p *spool) apply(b *batch) {
 		}
 	}
 	p.cur.size += int64(len(b.buf))
-	p.bytes += int64(len(b.buf))
+	p.bytes.Add(int64(len(b.buf)))
 	p.dirty, p.failure = true, nil
 }
 
@@ -276,7 +272,7 @@ func (p *spool) apply(b *batch) {
 func (p *spool) fail(b *batch, err error) {
 	err = fmt.Errorf("%w: %w", ErrSpool, err)
 	p.mu.Lock()
-	p.epoch++
+	p.epoch.Add(1)
 	next := p.pending
 	p.pending = newBatch(nil)
 	close(next.taken)
@@ -315,7 +311,7 @@ func (p *spool) recycle(b *batch) {
 
 // rotate begins a new segment when the current one is full.
 func (p *spool) rotate() error {
-	if p.cur.size < segmentBytes {
+	if p.cur.size < p.turn {
 		return nil
 	}
 	// Everything before the new segment is on the disk before the new one can make it superfluous.
@@ -333,7 +329,7 @@ func (p *spool) rotate() error {
 	p.stateMu.Lock()
 	defer p.stateMu.Unlock()
 	p.old, p.cur = append(p.old, p.cur), seg
-	p.bytes += seg.size
+	p.bytes.Add(seg.size)
 	return nil
 }
 
@@ -387,7 +383,7 @@ func (p *spool) remove(idle []*segment) error {
 	for _, seg := range idle {
 		err = errors.Join(err, seg.f.Close(), os.Remove(seg.path))
 		p.stateMu.Lock()
-		p.bytes -= seg.size
+		p.bytes.Add(-seg.size)
 		p.old = slices.DeleteFunc(p.old, func(s *segment) bool { return s == seg })
 		p.stateMu.Unlock()
 	}
@@ -397,9 +393,5 @@ func (p *spool) remove(idle []*segment) error {
 	return nil
 }
 
-// full reports whether the spool has reached its limit, with what waits for the writer.
-func (p *spool) full(limit int64) bool {
-	p.stateMu.Lock()
-	defer p.stateMu.Unlock()
-	return limit > 0 && p.bytes >= limit
-}
+// full reports whether the spool has reached a limit.
+func (p *spool) full(limit int64) bool { return p.bytes.Load() >= limit }
