@@ -14,13 +14,17 @@ export async function close(runner) {
   const state = (name) => runner.state(name);
   if (!state('session')) return;
   stopRenewal(Number(state('renewal')));
+  const dir = ownFolder(runner.env, state('dir'));
+  if (state('joined')) {
+    clear(runner, dir);
+    return runner.info('the session is closed by the step that opened it');
+  }
   const jobgate = new Jobgate({
     url: state('url'), env: runner.env, mask: (secret) => runner.mask(secret), say: (line) => runner.info(line),
     mint: { url: runner.env.ACTIONS_ID_TOKEN_REQUEST_URL, token: runner.env.ACTIONS_ID_TOKEN_REQUEST_TOKEN },
   });
   jobgate.mask(jobgate.mint.token);
 
-  const dir = ownFolder(runner.env, state('dir'));
   let told;
   try {
     told = await ask(jobgate, { session: state('session'), mapping: state('mapping'), held: heldToken(dir) });

@@ -23,6 +23,8 @@ export async function connect(runner) {
   const tokenFile = join(dir, 'token');
   writeFileSync(tokenFile, session.access_token, { mode: 0o600, flag: 'wx' });
   const saved = { dir, url: inputs.url, session: session.session_id, 'on-denial': inputs.onDenial };
+  // A second step under the same mapping joins the session of the first, whose post step runs last and closes it.
+  if (runner.env.JOBGATE_SESSION_ID === session.session_id) saved.joined = 'true';
   for (const [name, value] of Object.entries(saved)) runner.saveState(name, value);
 
   const chosen = choose(session.connections, inputs);

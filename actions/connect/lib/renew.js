@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { Jobgate, Refused } from './jobgate.js';
 
 const defaultLease = 900; // seconds, where the server does not say: its own default
+const maxRefusals = 3; // in a row: a window that is over stays over, a mapping that is edited may match again
 const maxLog = 64 << 10; // bytes of the log that the post step reads
 const script = fileURLToPath(new URL('../renew.js', import.meta.url));
 
@@ -17,7 +18,7 @@ const kept = ['PATH', 'HOME', 'RUNNER_TRACKING_ID', 'NODE_EXTRA_CA_CERTS', 'Syst
 
 /** startRenewal starts the process and returns its id. Nothing of it holds this step or the runner back. */
 export async function startRenewal({ jobgate, session, inputs, mapping, dir, tokenFile }) {
-  const lease = session.lease > 0 ? session.lease : defaultLease;
+  const lease = session.lease_seconds > 0 ? session.lease_seconds : defaultLease;
   const orders = {
     url: jobgate.url, mint: jobgate.mint, mapping, scope: inputs.scope, session: session.session_id, tokenFile,
     log: join(dir, 'renewal.log'), interval: Math.max(lease * 1000 / 3, 250), until: Date.now() + session.expires_in * 1000,
@@ -51,33 +52,29 @@ export function stopRenewal(pid) {
 export async function renew(orders, { env = process.env, wait = sleep } = {}) {
   const say = (line) => note(orders.log, line);
   const jobgate = new Jobgate({ url: orders.url, mint: orders.mint, env, say });
+  let refusals = 0; // in a row
   while (Date.now() + orders.interval < orders.until) {
     await wait(orders.interval);
     if (!existsSync(orders.tokenFile)) return say('the token file is gone; no more renewals');
     if (orders.runner && born(orders.runner.pid)?.start !== orders.runner.start) return say('the runner is gone; no more renewals');
     try {
-      if (!await renewOnce(jobgate, orders)) return say('the session is over; no more renewals');
+      const session = await renewOnce(jobgate, orders);
+      if (session !== orders.session) return say(`the exchange leads to session ${session}; no more renewals`);
+      refusals = 0;
     } catch (error) {
       say(`not renewed: ${error.message}`);
+      if (error instanceof Refused && ++refusals === maxRefusals) return say('refused too often; no more renewals');
     }
   }
 }
 
-// renewOnce reports whether the session goes on. The file keeps its token, since clients may have read it already; asking
-// about it also counts as its use, so that it is not the one which the server drops when there are too many.
+// renewOnce returns the id of the session that it renewed. The file keeps its token, since clients may have read it
+// already; asking about it also counts as its use, so that it is not the one which the server drops when there are too many.
 async function renewOnce(jobgate, orders) {
+  const { access_token: fresh, session_id: session } = await jobgate.open(orders);
   const held = readFileSync(orders.tokenFile, 'utf8');
-  try {
-    const { access_token: fresh, session_id: session } = await jobgate.open(orders);
-    if (session !== orders.session) return false;
-    if (!await alive(jobgate, held)) replace(orders.tokenFile, fresh);
-    return true;
-  } catch (error) {
-    if (!(error instanceof Refused)) throw error;
-    const { active, state } = await jobgate.introspect(held);
-    if (!active && state !== 'dormant') return false;
-    throw error;
-  }
+  if (session === orders.session && !await alive(jobgate, held)) replace(orders.tokenFile, fresh);
+  return session;
 }
 
 async function alive(jobgate, token) {

@@ -97,3 +97,25 @@ test('post leaves a process alone that is not the renewal', async (t) => {
   assert.equal((await job.post()).code, 0);
   process.kill(Number(real));
 });
+
+test('a second step joins the session, and the first one closes it', async (t) => {
+  const { stub, job } = await opened(t, { info: { denials: 1, denied } });
+  const second = new Job(stub, { env: job.file('ENV') });
+  t.after(() => second.end());
+  assert.equal((await second.main()).code, 0, second.printed);
+  const { code, out } = await second.post();
+  assert.equal(code, 0, out);
+  assert.equal(stub.count('/oauth/revoke'), 0);
+  assert.ok(!existsSync(second.file('OUTPUT')['token-file']));
+  assert.equal((await job.post()).code, 1);
+  assert.equal(stub.count('/oauth/revoke'), 1);
+});
+
+test('a session that is over, of which the server tells no more, fails the job', async (t) => {
+  const { stub, job } = await opened(t);
+  stub.behave['/oauth/introspect'] = () => [200, { active: false, calls: 0, denials: 0 }];
+  stub.behave['/oauth/token'] = () => [400, { error: 'invalid_grant', error_description: 'the window of this job is over' }];
+  const { code, out } = await job.post();
+  assert.equal(code, 1, out);
+  assert.match(out, /^::error .*is not known: .*the window of this job is over/m);
+});

@@ -91,7 +91,7 @@ export class Stub {
     this.tokens.set(token, this.session);
     this.secrets.push(token);
     const connections = this.connections.map((c) => ({ base_url: `${this.url}/${c.name}`, ...c }));
-    return [200, { access_token: token, token_type: 'Bearer', expires_in: 3600, session_id: this.session, lease: this.lease, connections }];
+    return [200, { access_token: token, token_type: 'Bearer', expires_in: 3600, session_id: this.session, lease_seconds: this.lease, connections }];
   }
 
   #authorized(form, headers) {

@@ -43,7 +43,7 @@ func world(t *testing.T, command string) (*clients.Kit, *gateway) {
 	return kit, newGateway(t, model)
 }
 
-// login is what a client needs in its environment, with a session token in a
+// loginEnv is what a client needs in its environment, with a session token in a
 // file as actions/connect writes it.
 func (g *gateway) loginEnv(t *testing.T) map[string]string {
 	t.Helper()
