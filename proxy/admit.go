@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jobgate/jobgate/internal/access"
@@ -118,9 +119,6 @@ func (f *flight) question(d access.Decision, digest string, text []byte, masked 
 		a.Expires = closes
 	}
 	a.Text = string(text)
-	if len(text) > askedText {
-		a.Text, a.Truncated = string(text[:askedText]), true
-	}
 	return a
 }
 
@@ -136,7 +134,7 @@ func (f *flight) ask(a access.Approval) (access.Approval, error) {
 	}
 	f.note(record.TypeApprovalAsked, record.ApprovalAsked{
 		Approval: a.ID, ToolUse: a.ToolUse, Rule: a.Rule, Reason: a.Reason, Digest: a.Digest,
-		Approvers: a.Approvers, Expires: a.Expires, Text: a.Title + "\n" + a.Text,
+		Approvers: a.Approvers, Expires: a.Expires, Text: clip(a.Title+"\n"+a.Text, askedText),
 	})
 	if err := f.write(true); err != nil {
 		return a, err
@@ -146,10 +144,15 @@ func (f *flight) ask(a access.Approval) (access.Approval, error) {
 		settled.State = access.Cancelled
 		settled.Vote = access.Vote{State: access.Cancelled, Reason: access.PublicText(f.cause(err))}
 	}
-	f.countAnswer(settled)
-	f.note(record.TypeApprovalDecided, record.ApprovalDecided{
-		Approval: settled.ID, State: string(settled.State), By: settled.Vote.By, Via: settled.Vote.Via, Reason: settled.Vote.Reason,
-	})
+	decided := record.ApprovalDecided{
+		Approval: a.ID, State: string(settled.State), By: settled.Vote.By, Via: settled.Vote.Via, Reason: settled.Vote.Reason,
+	}
+	if settled.ID != a.ID {
+		decided.Reason = strings.TrimSpace("remembered from " + settled.ID + " " + decided.Reason)
+	} else {
+		f.countAnswer(settled)
+	}
+	f.note(record.TypeApprovalDecided, decided)
 	if werr := f.write(true); werr != nil {
 		return settled, werr
 	}

@@ -54,7 +54,7 @@ const (
 	// window of an answer makes one event of the record.
 	windowBytes = 64 << 10
 	windowTime  = 100 * time.Millisecond
-	// askedText is what people are shown of a call or tool use; the rest is counted.
+	// askedText is what the record repeats of a question; the call or tool use stands there in full beside it.
 	askedText = 64 << 10
 	// deniedText is what the job's summary shows of a refusal.
 	deniedText = 200

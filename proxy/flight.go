@@ -55,6 +55,8 @@ type flight struct {
 	window    *window
 	deadline  time.Time
 
+	unwatch func()
+
 	judged atomic.Pointer[access.Call] // what a change of the policy judges again
 }
 
@@ -197,6 +199,9 @@ func (f *flight) settle(err error) access.Counts {
 
 // reason is the word of the record for how the call ended.
 func (f *flight) reason(err error) string {
+	if interrupted := (*access.Error)(nil); errors.As(err, &interrupted) && interrupted.Reason == record.ReasonInterrupted {
+		return record.ReasonInterrupted
+	}
 	switch access.CodeOf(err) {
 	case "":
 		return "done"

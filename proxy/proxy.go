@@ -99,9 +99,10 @@ func New(c Config) (*Proxy, error) {
 
 // ServeHTTP serves one call.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	f := &flight{p: p, w: w, r: r, rc: http.NewResponseController(w), started: p.c.Now()}
+	f := &flight{p: p, w: w, r: r, rc: http.NewResponseController(w), started: p.c.Now(), unwatch: func() {}}
 	f.ctx, f.cancel = context.WithCancelCause(r.Context())
 	defer f.cancel(nil)
+	defer func() { f.unwatch() }() // last: while it is watched, the session's record stays open
 	harden(w.Header())
 	err := f.run()
 	if errors.Is(err, errAnswered) {
@@ -121,7 +122,7 @@ func (f *flight) run() error {
 	if err := f.session(); err != nil {
 		return err
 	}
-	defer f.s.Watch(f)()
+	f.unwatch = f.s.Watch(f)
 	if err := f.describe(); err != nil {
 		return err
 	}

@@ -117,6 +117,7 @@ type Session struct {
 	denials  []Denial
 	watchers map[uint64]Watcher
 	nextID   uint64
+	quiet    chan struct{} // closed once it has ended and nobody watches
 }
 
 // SessionConfig is what a session begins with.
@@ -138,6 +139,7 @@ func NewSession(c SessionConfig) *Session {
 		ID: c.ID, Mapping: c.Policy.Mapping, Identity: c.Identity, Job: c.Job, Window: c.Window,
 		asleep: c.Asleep, closes: c.Window.Closes, tally: c.Tally,
 		counts: make(map[string]*Counts, len(c.Counts)), watchers: make(map[uint64]Watcher),
+		quiet: make(chan struct{}),
 	}
 	for name, n := range c.Counts {
 		s.counts[name] = &Counts{Requests: n.Requests, InputTokens: n.InputTokens, OutputTokens: n.OutputTokens}
@@ -221,6 +223,9 @@ func (s *Session) End(reason EndReason, now time.Time) bool {
 	}
 	s.ended, s.endedAt = reason, now
 	watchers := s.watchersLocked()
+	if len(watchers) == 0 {
+		close(s.quiet)
+	}
 	s.mu.Unlock()
 	for _, w := range watchers {
 		w.SessionEnded(reason)
@@ -267,10 +272,20 @@ func (s *Session) Watch(w Watcher) (stop func()) {
 	s.mu.Unlock()
 	return func() {
 		s.mu.Lock()
+		defer s.mu.Unlock()
+		if _, watching := s.watchers[id]; !watching {
+			return
+		}
 		delete(s.watchers, id)
-		s.mu.Unlock()
+		if s.ended != "" && len(s.watchers) == 0 {
+			close(s.quiet)
+		}
 	}
 }
+
+// Quiet returns a channel that is closed once the session has ended and nobody watches it any more: no call of it is
+// under way.
+func (s *Session) Quiet() <-chan struct{} { return s.quiet }
 
 func (s *Session) watchersLocked() []Watcher {
 	out := make([]Watcher, 0, len(s.watchers))

@@ -134,6 +134,8 @@ func publicText(err error) string {
 
 func appendString(dst []byte, text string) []byte {
 	dst = append(dst, '"')
-	dst = appendEscaped(dst, []byte(strings.ToValidUTF8(text, "\uFFFD")))
+	dst = appendEscaped(dst, validText(text))
 	return append(dst, '"')
 }
+
+func validText(text string) []byte { return []byte(strings.ToValidUTF8(text, "\uFFFD")) }

@@ -181,7 +181,7 @@ func (p *pattern) plain(src []byte, t thread) thread {
 
 // skips reports whether c may stand between two characters of the pattern: line breaks in base64.
 func (p *pattern) skips(c byte, i int) bool {
-	return p.kind == kindBase64 && i > 0 && (c == '\n' || c == '\r')
+	return p.kind == kindBase64 && i > 0 && isBreak(c)
 }
 
 // step puts into todo what the readings at an escape lead to.

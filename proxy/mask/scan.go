@@ -58,24 +58,26 @@ func (s *Set) begins(prefix uint32, n int) bool {
 	return false
 }
 
-// nextEscape gives the first place from pos on at which an escape begins that may stand for a byte of a key, len(src)
-// when there is none.
-func (s *Set) nextEscape(src []byte, pos int, closed bool) int {
-	percent, backslash := pos-1, pos-1
+// nextOdd gives the first place from pos on of an escape that may stand for a byte of a key, or of a line break that may
+// divide one; len(src) when there is none.
+func (s *Set) nextOdd(src []byte, pos int, closed bool) int {
+	var next [len(oddBytes)]int
 	for {
-		if percent < pos {
-			percent = indexFrom(src, pos, '%')
+		at := len(src)
+		for i, c := range []byte(oddBytes) {
+			if next[i] <= pos {
+				next[i] = indexFrom(src, pos, c)
+			}
+			at = min(at, next[i])
 		}
-		if backslash < pos {
-			backslash = indexFrom(src, pos, '\\')
-		}
-		at := min(percent, backslash)
 		if at == len(src) || s.matters(src, at, closed) {
 			return at
 		}
 		pos = at + 1
 	}
 }
+
+const oddBytes = "\\%\n\r"
 
 func indexFrom(src []byte, pos int, c byte) int {
 	if i := bytes.IndexByte(src[pos:], c); i >= 0 {
@@ -84,41 +86,68 @@ func indexFrom(src []byte, pos int, c byte) int {
 	return len(src)
 }
 
-// matters reports whether the escape at pos may stand for a byte of a key.
+// matters reports whether the escape or line break at pos may stand for a byte of a key, or divide one.
 func (s *Set) matters(src []byte, pos int, closed bool) bool {
+	lead := src[pos]
+	if !isLead(lead) {
+		return s.divides(src, pos, pos+1, closed)
+	}
 	if pos+1 < len(src) {
 		c := src[pos+1]
 		switch {
 		case isLead(c):
-		case src[pos] == '%':
-			if hexValue(c) < 0 {
-				return false
-			}
-		case c != 'u':
-			return s.filter.early[shortEscape(c)] && shortEscape(c) != 0
+		case lead == '%' && hexValue(c) < 0:
+			return false
+		case lead == '\\' && c != 'u':
+			b := shortEscape(c)
+			return b != 0 && (s.filter.early[b] || isBreak(b) && s.divides(src, pos, pos+2, closed))
 		}
 	}
 	var us units
 	readUnits(&us, src, pos)
 	for _, u := range us.u[1:us.n] {
-		if s.filter.early[u.b[0]] {
+		if s.filter.early[u.b[0]] || isBreak(u.b[0]) && s.divides(src, pos, u.next, closed) {
 			return true
 		}
 	}
 	return us.more && !closed
 }
 
+func isBreak(c byte) bool { return c == '\n' || c == '\r' }
+
+// divides reports whether the line break src[pos:next] may stand between two of the base64 characters of a key.
+func (s *Set) divides(src []byte, pos, next int, closed bool) bool {
+	if pos == 0 || base64Value(src[pos-1]) < 0 {
+		return false // every spelling of such a character ends with one
+	}
+	for next < len(src) && isBreak(src[next]) {
+		next++
+	}
+	after := src[next:min(len(src), next+2)]
+	if len(after) < 2 {
+		return !closed
+	}
+	before := src[max(0, pos-longestUnit):pos]
+	if isLead(after[0]) || isLead(after[1]) || isBreak(after[1]) || bytes.IndexByte(before, '%') >= 0 || bytes.IndexByte(before, '\\') >= 0 {
+		return true
+	}
+	f, last := s.filter, uint32(before[len(before)-1])
+	first, second := uint32(after[0]), uint32(after[1])
+	return f.has(last|first<<8|second<<16) || len(before) > 1 && f.has(uint32(before[len(before)-2])|last<<8|first<<16)
+}
+
 // A find is what was found at one place of the text.
 type find struct {
 	start, end int
-	secret     *Secret   // one of these two
-	detector   *Detector //
-	tail       *charset  // a detector's match goes on while the text is of these
+	secret     *Secret // this or detector
+	detector   *Detector
+	rank       int      // the lower is named first
+	tail       *charset // a detector's match goes on while the text is of these
 }
 
 // better reports whether f is to be named rather than g, of the same place.
 func (f *find) better(g *find) bool {
-	return f.end > g.end || f.end == g.end && f.secret != nil && g.secret == nil
+	return f.end > g.end || f.end == g.end && f.rank < g.rank
 }
 
 // An examination is what is known about one place: what begins there, what its detectors found further on, and whether
@@ -145,6 +174,9 @@ func (e *examination) walk(pos int, key uint32, n int) {
 		if isLead(e.src[pos]) {
 			break
 		}
+		if isBreak(e.src[pos]) && n > 0 {
+			e.walk(pos+1, key, n) // within base64
+		}
 		key = key<<8 | uint32(e.src[pos])
 		pos++
 	}
@@ -159,6 +191,9 @@ func (e *examination) walk(pos int, key uint32, n int) {
 	readUnits(&us, e.src, pos)
 	e.more = e.more || us.more && !e.closed
 	for _, u := range us.u[:us.n] {
+		if isBreak(u.b[0]) && n > 0 {
+			e.walk(u.next, key, n) // within base64
+		}
 		key, n := key, n
 		for _, c := range u.b[:u.n] {
 			if n < keyLen {
@@ -169,30 +204,33 @@ func (e *examination) walk(pos int, key uint32, n int) {
 	}
 }
 
+// detectorRank puts every detector behind every secret.
+const detectorRank = 1 << 32
+
 // lookUp tries what begins with key. Detectors look only at text as it stands.
 func (e *examination) lookUp(key uint32, plain bool) {
-	for _, x := range e.set.layers {
+	for i, x := range e.set.layers {
 		for _, entry := range x.find(key) {
 			if entry.what >= 0 {
-				e.tryPattern(&x.patterns[entry.what])
+				e.tryPattern(&x.patterns[entry.what], i*detectorRank/2+int(entry.what))
 			} else if plain {
-				e.tryDetector(&x.detectors[^entry.what])
+				e.tryDetector(&x.detectors[^entry.what], detectorRank+int(^entry.what))
 			}
 		}
 	}
 }
 
-func (e *examination) tryPattern(p *pattern) {
+func (e *examination) tryPattern(p *pattern, rank int) {
 	end, more := p.match(e.src, e.at)
 	if more && !e.closed {
 		e.more = true
 	}
 	if end >= 0 {
-		e.take(find{start: p.first.start(e.src, e.at), end: end, secret: p.secret})
+		e.take(find{start: p.first.start(e.src, e.at), end: end, secret: p.secret, rank: rank})
 	}
 }
 
-func (e *examination) tryDetector(d *Detector) {
+func (e *examination) tryDetector(d *Detector, rank int) {
 	before := e.src[max(0, e.at-maxBefore):e.at]
 	if len(before) < maxBefore {
 		before = lastBefore(slices.Concat(e.before, before))
@@ -202,7 +240,7 @@ func (e *examination) tryDetector(d *Detector) {
 	case unknown:
 		e.more = true
 	case found:
-		f.start, f.end, f.detector = f.start+e.at, f.end+e.at, d
+		f.start, f.end, f.detector, f.rank = f.start+e.at, f.end+e.at, d, rank
 		if f.start > e.at {
 			e.later = append(e.later, f)
 			return

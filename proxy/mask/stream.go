@@ -19,15 +19,15 @@ type Stream struct {
 	prev [maxBefore]byte // what stands before buf: the last seen of these
 	seen int
 
-	at       int   // the first place in buf that is not decided
-	nextKey  int   // the next candidates, from at on; less than at when they are to be looked for
-	nextLead int   // the next escape that matters, likewise
-	done     int64 // all before it is decided
-	end      int64 // of the last match, -1 before the first
-	tail     *charset
-	later    []find // what detectors found behind at, by start; offsets in buf
-	count    int
-	closed   bool
+	at      int   // the first place in buf that is not decided
+	nextKey int   // the next candidates, from at on; less than at when they are to be looked for
+	nextOdd int   // the next escape or line break that matters, likewise
+	done    int64 // all before it is decided
+	end     int64 // of the last match, -1 before the first
+	tail    *charset
+	later   []find // what detectors found behind at, by start; offsets in buf
+	count   int
+	closed  bool
 }
 
 // NewStream returns a Stream at the beginning of a text.
@@ -100,7 +100,7 @@ func (st *Stream) take(src []byte) (own []byte, copied bool) {
 	return st.buf, true
 }
 
-func (st *Stream) rewind() { st.nextKey, st.nextLead = -1, -1 }
+func (st *Stream) rewind() { st.nextKey, st.nextOdd = -1, -1 }
 
 // keep drops from buf what is decided, and leaves the rest in memory of the stream's own.
 func (st *Stream) keep(own []byte, copied bool) {
@@ -200,12 +200,12 @@ func (st *Stream) candidate() int {
 	if st.nextKey < st.at {
 		st.nextKey = st.set.next(st.buf, st.at, st.closed)
 	}
-	if st.nextLead < st.at {
-		st.nextLead = st.set.nextEscape(st.buf, st.at, st.closed)
+	if st.nextOdd < st.at {
+		st.nextOdd = st.set.nextOdd(st.buf, st.at, st.closed)
 	}
-	// An escape that stands for a byte of a key has at most the rest of the key before it.
-	at := min(st.nextKey, max(st.at, st.nextLead-keyLen+1))
-	if st.nextLead == len(st.buf) {
+	// What is odd within a key has at most the rest of the key before it.
+	at := min(st.nextKey, max(st.at, st.nextOdd-keyLen+1))
+	if st.nextOdd == len(st.buf) {
 		at = st.nextKey
 	}
 	if len(st.later) > 0 {

@@ -153,21 +153,20 @@ func readRune(us *units, src []byte, pos, depth int) {
 		us.addRune(r, next)
 		return
 	}
-	for _, want := range []byte{'\\', 'u'} {
-		var chars [2]unit
-		found := false
-		for _, c := range chars[:readChar(us, &chars, src, next, depth)] {
-			if c.b[0] == want {
-				next, found = c.next, true // the last reading: `\\` is a backslash of the layer below, not half of one
+	var leads, marks [2]unit
+	for _, lead := range leads[:readChar(us, &leads, src, next, depth)] {
+		if lead.b[0] != '\\' {
+			continue
+		}
+		for _, u := range marks[:readChar(us, &marks, src, lead.next, depth)] {
+			if u.b[0] != 'u' {
+				continue
+			}
+			low, end, ok := hexDigits(us, src, u.next, 4, depth)
+			if pair := utf16.DecodeRune(r, low); ok && pair != utf8.RuneError {
+				us.addRune(pair, end)
 			}
 		}
-		if !found {
-			return
-		}
-	}
-	low, next, ok := hexDigits(us, src, next, 4, depth)
-	if r = utf16.DecodeRune(r, low); ok && r != utf8.RuneError {
-		us.addRune(r, next)
 	}
 }
 

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// checkKeys finds the keys of a document that the struct does not have, before anything is decoded: a key that is
+// misspelt must not silently leave a default in force.
+func checkKeys(n *yaml.Node, into any, found *problems) {
+	walkKeys(n, reflect.TypeOf(into), "", found)
+}
+
+var unmarshaler = reflect.TypeOf((*yaml.Unmarshaler)(nil)).Elem()
+
+func walkKeys(n *yaml.Node, t reflect.Type, path string, found *problems) {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if t.Implements(unmarshaler) || reflect.PointerTo(t).Implements(unmarshaler) {
+		return
+	}
+	switch {
+	case n.Kind == yaml.SequenceNode && t.Kind() == reflect.Slice:
+		for i, item := range n.Content {
+			walkKeys(item, t.Elem(), fmt.Sprintf("%s[%d]", path, i), found)
+		}
+	case n.Kind == yaml.MappingNode && t.Kind() == reflect.Map:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			walkKeys(n.Content[i+1], t.Elem(), join(path, n.Content[i].Value), found)
+		}
+	case n.Kind == yaml.MappingNode && t.Kind() == reflect.Struct:
+		walkStruct(n, t, path, found)
+	}
+}
+
+func walkStruct(n *yaml.Node, t reflect.Type, path string, found *problems) {
+	fields := yamlFields(t)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key := n.Content[i]
+		field, known := fields[key.Value]
+		if !known {
+			where := "here"
+			if path != "" {
+				where = "in " + path
+			}
+			found.add(key.Line, "", "unknown key %q %s; known: %s%s", key.Value, where, strings.Join(sorted(fields), ", "), hint(key.Value, fields))
+			continue
+		}
+		walkKeys(n.Content[i+1], field, join(path, key.Value), found)
+	}
+}
+
+func yamlFields(t reflect.Type) map[string]reflect.Type {
+	fields := make(map[string]reflect.Type, t.NumField())
+	for i := range t.NumField() {
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
+		if name != "" && name != "-" {
+			fields[name] = t.Field(i).Type
+		}
+	}
+	return fields
+}
+
+func sorted(fields map[string]reflect.Type) []string {
+	names := make([]string, 0, len(fields))
+	for name := range fields {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// hint names the known key that differs least, where one is near.
+func hint(key string, fields map[string]reflect.Type) string {
+	best, distance := "", 3
+	for _, name := range sorted(fields) {
+		if d := editDistance(key, name); d < distance {
+			best, distance = name, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (did you mean %q?)", best)
+}
+
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		previous := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			previous, row[j] = row[j], min(row[j]+1, row[j-1]+1, previous+cost)
+		}
+	}
+	return row[len(b)]
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+var lineText = regexp.MustCompile(`^line (\d+): (.*)$`)
+
+// addDecodeErrors takes what the decoder says apart into lines.
+func addDecodeErrors(found *problems, err error) {
+	texts := []string{strings.TrimPrefix(err.Error(), "yaml: ")}
+	var typed *yaml.TypeError
+	if errors.As(err, &typed) {
+		texts = typed.Errors
+	}
+	for _, text := range texts {
+		line := 0
+		if m := lineText.FindStringSubmatch(text); m != nil {
+			line, _ = strconv.Atoi(m[1])
+			text = m[2]
+		}
+		found.add(line, "", "%s", text)
+	}
+}
+
+var pathStep = regexp.MustCompile(`([^.\[\]]+)|\[(\d+)\]`)
+
+// lineOf returns the line of the value that a path such as "mappings[0].grants[1].allow" names, or of the nearest one
+// above it that the document has.
+func lineOf(root *yaml.Node, path string) int {
+	n, line := root, root.Line
+	for _, step := range pathStep.FindAllStringSubmatch(path, -1) {
+		if n.Kind == yaml.AliasNode {
+			n = n.Alias
+		}
+		next, at := child(n, step[1], step[2])
+		if next == nil {
+			break
+		}
+		n, line = next, at
+	}
+	return line
+}
+
+func child(n *yaml.Node, key, index string) (*yaml.Node, int) {
+	if index != "" {
+		i, err := strconv.Atoi(index)
+		if err != nil || n.Kind != yaml.SequenceNode || i >= len(n.Content) {
+			return nil, 0
+		}
+		return n.Content[i], n.Content[i].Line
+	}
+	if n.Kind != yaml.MappingNode {
+		return nil, 0
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == key {
+			return n.Content[i+1], n.Content[i].Line
+		}
+	}
+	return nil, 0
+}
