@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -439,19 +440,30 @@ func TestPartFromBeforeIsAdopted(t *testing.T) {
 func TestSomethingElseInTheBucket(t *testing.T) {
 	st, bucket := newStore(t)
 	cfg := config(t, bucket)
+	logged := make(logSignal, 100)
+	cfg.Log = slog.New(slog.NewTextHandler(logged, nil))
 	st.objects["v1/sessions/dt=2026-11-24/ses_1/events-000001.jsonl.zst"] = []byte("something else")
 	a := open(t, cfg)
 	begin(t, a, "ses_1")
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
-		for !errors.Is(a.Stats().Failing["ses_1"], archive.ErrConflict) {
-			time.Sleep(time.Millisecond)
-		}
+		<-logged
 		cancel()
 	}()
 	if err := a.Flush(ctx); !errors.Is(err, archive.ErrConflict) {
 		t.Errorf("Flush: %v, want ErrConflict", err)
 	}
+	if err := a.Stats().Failing["ses_1"]; !errors.Is(err, archive.ErrConflict) {
+		t.Errorf("Stats say %v, want ErrConflict", err)
+	}
+}
+
+// logSignal is a log that says only that something was logged.
+type logSignal chan struct{}
+
+func (l logSignal) Write(b []byte) (int, error) {
+	l <- struct{}{}
+	return len(b), nil
 }
 
 func TestDiskFull(t *testing.T) {
