@@ -300,6 +300,31 @@ func TestAgentRecovers(t *testing.T) {
 	}
 }
 
+func TestAgentRunsToolsWithoutAStream(t *testing.T) {
+	model := newModel(t, testkit.ModelConfig{})
+	model.SetScript(testkit.ScriptTools(
+		testkit.Step{Think: "hm", Say: "I write.", Use: []testkit.ToolUse{bash("echo hi > made"), {Name: "Write", Input: "{}"}}},
+		testkit.Step{Say: "{result}"},
+	))
+	d := newDoor(t, model)
+	d.intercept = func(w http.ResponseWriter, n int) bool {
+		if n == 0 {
+			_, _ = io.WriteString(w, "event: error\ndata: {\"type\":\"error\"}\n\n")
+		}
+		return n == 0
+	}
+	text, _, agent, err := runAgent(t, d, nil)
+	if err != nil || text != "\n<tool_use_error>Error: No such tool available: Write</tool_use_error>" {
+		t.Errorf("Run = %q, %v", text, err)
+	}
+	if got := agent.Shell().Files()["made"]; got != "hi\n" {
+		t.Errorf("the file holds %q", got)
+	}
+	if model.Requests()[0].Body.Stream || !model.Requests()[1].Body.Stream {
+		t.Error("want the first call to pass without a stream, and the next with one")
+	}
+}
+
 func TestAgentExchange(t *testing.T) {
 	t.Run("a short token is exchanged for every call", func(t *testing.T) {
 		model := newModel(t, testkit.ModelConfig{Script: testkit.ScriptTools(testkit.Step{Use: []testkit.ToolUse{bash("pwd")}})})

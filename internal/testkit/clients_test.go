@@ -95,18 +95,34 @@ func keyEnv(model *testkit.Model) []string {
 	return []string{"ANTHROPIC_BASE_URL=" + model.URL(), "ANTHROPIC_API_KEY=" + model.Key()}
 }
 
-// federationEnv is what opens a session without any step of ours.
-func federationEnv(t *testing.T, d *door) []string {
+// federation is what opens a session without any step of ours.
+type federation struct{ base, rule, organization, tokenFile, cache string }
+
+// newFederation keeps the client's exchanged tokens out of HOME, where it
+// puts them otherwise: a test that gets the port of an earlier one would meet
+// that one's token there.
+func newFederation(t *testing.T, d *door) federation {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(file, []byte("the.job.token"), 0o600); err != nil {
+	dir := t.TempDir()
+	f := federation{d.url, "release-agents", "org", filepath.Join(dir, "token"), filepath.Join(dir, "exchanged")}
+	f.writeToken(t, "the.job.token")
+	return f
+}
+
+func (f federation) writeToken(t *testing.T, token string) {
+	t.Helper()
+	if err := os.WriteFile(f.tokenFile, []byte(token), 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func (f federation) env() []string {
 	return []string{
-		"ANTHROPIC_BASE_URL=" + d.url,
-		"ANTHROPIC_FEDERATION_RULE_ID=release-agents",
-		"ANTHROPIC_ORGANIZATION_ID=org",
-		"ANTHROPIC_IDENTITY_TOKEN_FILE=" + file,
+		"ANTHROPIC_BASE_URL=" + f.base,
+		"ANTHROPIC_FEDERATION_RULE_ID=" + f.rule,
+		"ANTHROPIC_ORGANIZATION_ID=" + f.organization,
+		"ANTHROPIC_IDENTITY_TOKEN_FILE=" + f.tokenFile,
+		"CLAUDE_CODE_FEDERATION_CACHE_DIR=" + f.cache,
 	}
 }
 
@@ -122,6 +138,7 @@ func TestClaudeAgentSDK(t *testing.T) {
 	}
 	for name, pace := range framings {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			file := filepath.Join(t.TempDir(), "made")
 			model := newModel(t, testkit.ModelConfig{Pacing: pace, Script: testkit.ScriptTools(
 				testkit.Step{Think: "I make a file, and then I read it.", Say: "I make it.", Use: []testkit.ToolUse{bash("echo Straße > " + file)}},
@@ -152,7 +169,7 @@ func TestClaudeAgentSDK(t *testing.T) {
 func TestPlainSDK(t *testing.T) {
 	model := newModel(t, testkit.ModelConfig{})
 	d := newDoor(t, model)
-	lines, err := runClient(t, federationEnv(t, d), "sdk.mjs", "federation")
+	lines, err := runClient(t, newFederation(t, d).env(), "sdk.mjs", "federation")
 	if err != nil || len(lines) != 2 {
 		t.Fatalf("printed %+v, %v", lines, err)
 	}
@@ -249,6 +266,7 @@ func TestAgentIsLikeTheRealClient(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			run := map[string]func(*door) string{
 				"testkit": func(d *door) string {
 					text, _, _, err := runAgent(t, d, nil)
@@ -258,7 +276,7 @@ func TestAgentIsLikeTheRealClient(t *testing.T) {
 					return text
 				},
 				"real": func(d *door) string {
-					result, _ := runSDK(t, federationEnv(t, d)...)
+					result, _ := runSDK(t, newFederation(t, d).env()...)
 					return result
 				},
 			}
@@ -273,5 +291,58 @@ func TestAgentIsLikeTheRealClient(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestClaudeAgentSDKKeepsTokensOnDisk holds that the client writes the token
+// that it was given to disk, readable for whatever runs as its user, and that
+// another process takes it from there for as long as the assertion is the
+// same. A fresh token of the job is always exchanged.
+func TestClaudeAgentSDKKeepsTokensOnDisk(t *testing.T) {
+	tests := []struct {
+		name      string
+		change    func(*testing.T, *federation)
+		exchanges int
+	}{
+		{"the same again", func(*testing.T, *federation) {}, 1},
+		{"the same token in another file", func(t *testing.T, f *federation) {
+			f.tokenFile += "2"
+			f.writeToken(t, "the.job.token")
+		}, 1},
+		{"another token", func(t *testing.T, f *federation) { f.writeToken(t, "another.job.token") }, 2},
+		{"another rule", func(_ *testing.T, f *federation) { f.rule += "x" }, 2},
+		{"another folder", func(_ *testing.T, f *federation) { f.cache += "2" }, 2},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			d := newDoor(t, newModel(t, testkit.ModelConfig{}))
+			f := newFederation(t, d)
+			runSDK(t, f.env()...)
+			checkKeptToken(t, f.cache)
+			tt.change(t, &f)
+			runSDK(t, f.env()...)
+			if e, c := d.counts(); e != tt.exchanges || c != 2 {
+				t.Errorf("%d exchanges and %d calls, want %d and 2", e, c, tt.exchanges)
+			}
+		})
+	}
+}
+
+func checkKeptToken(t *testing.T, folder string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(folder, "*.json"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("the folder holds %q, %v; want one file", files, err)
+	}
+	var kept struct {
+		Token string `json:"access_token"`
+	}
+	raw, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(raw, &kept); err != nil || kept.Token != "jg_1" {
+		t.Errorf("the file holds %s, %v; want the access token", raw, err)
 	}
 }
