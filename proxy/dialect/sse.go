@@ -1,0 +1,198 @@
+package dialect
+
+import (
+	"bytes"
+	"strings"
+)
+
+// maxEvent bounds one event, and so one line, in bytes. The largest that the Messages API is known to send are results
+// of server-side tools, well below a megabyte.
+const maxEvent = 32 << 20
+
+// splitter finds the ends of events: a blank line, whether lines end in LF, CR or CRLF (WHATWG HTML, section 9.2.6). It
+// looks at each byte once, however they are cut.
+type splitter struct {
+	inLine bool // the current line has bytes
+	cr     bool // the last byte was a CR: an LF that follows belongs to it
+	ended  bool // next found an end
+}
+
+// next returns the offset behind the first event in b that ends there, -1 where none does. An event that ends in CR is
+// over at once; an LF that comes with the next chunk is the caller's to put in its place.
+func (s *splitter) next(b []byte) int {
+	i := 0
+	s.ended = false
+	if s.cr && len(b) > 0 {
+		if s.cr = false; b[0] == '\n' {
+			i = 1
+		}
+	}
+	lf := -1
+	for i < len(b) {
+		if lf < i {
+			if lf = bytes.IndexByte(b[i:], '\n'); lf < 0 {
+				lf = len(b)
+			} else {
+				lf += i
+			}
+		}
+		end := lf
+		if cr := bytes.IndexByte(b[i:lf], '\r'); cr >= 0 {
+			end = i + cr
+		}
+		if end == len(b) {
+			s.inLine = true
+			return -1
+		}
+		blank := end == i && !s.inLine
+		s.inLine = false
+		i = end + 1
+		if b[end] == '\r' {
+			if i < len(b) && b[i] == '\n' {
+				i++
+			}
+			s.cr = i == len(b) && b[i-1] == '\r'
+		}
+		if blank {
+			s.ended = true
+			return i
+		}
+	}
+	return -1
+}
+
+// event is one server-sent event.
+type event struct {
+	raw    []byte // as it came, with the blank line
+	name   []byte // of its event field, the last one where there are several
+	data   []byte // its data lines, joined by LF
+	dataAt int    // where data lies in raw; -1 where it was joined from several lines
+	lines  int    // of data
+	extra  bool   // there are lines besides event and data
+	odd    bool   // a client that knows only some line ends, or reads names laxly, could read something else
+	fresh  bool   // raw was written here, with line ends of its own
+	joined []byte // memory for data
+	body          // what the data says, after read
+}
+
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
+// split takes apart raw, one event, into its fields. The first event of a stream may begin with a byte order mark.
+func (e *event) split(raw []byte, first bool) {
+	*e = event{raw: raw, dataAt: -1, joined: e.joined[:0]}
+	rest, at := raw, 0
+	if first && bytes.HasPrefix(rest, byteOrderMark) {
+		rest, at = rest[len(byteOrderMark):], len(byteOrderMark)
+		e.extra = true
+	}
+	bareCR, unknown := false, false
+	for len(rest) > 0 {
+		end, next := lineEnd(rest)
+		bareCR = bareCR || end < len(rest) && rest[end] == '\r' && next == end+1
+		unknown = !e.field(rest[:end], at) || unknown
+		rest, at = rest[next:], at+next
+	}
+	e.odd = e.odd || bareCR && unknown
+	if e.lines > 1 {
+		e.data, e.dataAt = e.joined, -1
+	}
+}
+
+// lineEnd returns where the first line of b ends and where the next one begins.
+func lineEnd(b []byte) (end, next int) {
+	end = bytes.IndexByte(b, '\n')
+	if end < 0 {
+		end = len(b)
+	}
+	if cr := bytes.IndexByte(b[:end], '\r'); cr >= 0 {
+		if cr+1 == end && end < len(b) {
+			return cr, end + 1
+		}
+		return cr, cr + 1
+	}
+	return end, min(end+1, len(b))
+}
+
+// field takes one line, which begins at offset at of raw. It reports whether a client knows it.
+func (e *event) field(line []byte, at int) (known bool) {
+	if len(line) == 0 {
+		return true
+	}
+	name, value, colon := bytes.Cut(line, []byte(":"))
+	at += len(name)
+	if colon {
+		at++
+	}
+	if len(value) > 0 && value[0] == ' ' {
+		value, at = value[1:], at+1
+	}
+	switch string(name) {
+	case "event":
+		e.odd = e.odd || e.name != nil && !bytes.Equal(e.name, value)
+		e.name = value
+	case "data":
+		e.addData(value, at)
+	case "", "id", "retry":
+		e.extra = true
+	default:
+		e.extra = true
+		lax := strings.ToLower(strings.TrimSpace(string(name)))
+		e.odd = e.odd || lax == "event" || lax == "data"
+		return false
+	}
+	return true
+}
+
+func (e *event) addData(value []byte, at int) {
+	if e.lines++; e.lines == 1 {
+		e.data, e.dataAt = value, at
+		return
+	}
+	if e.lines == 2 {
+		e.joined = append(e.joined, e.data...)
+	}
+	e.joined = append(append(e.joined, '\n'), value...)
+}
+
+// edit replaces data[start:end] by text.
+type edit struct {
+	start, end int
+	text       []byte
+}
+
+// render appends the event with edits of its data, which are in order and do not overlap. All else stays as it came
+// where the data is one line; otherwise the event is written anew.
+func (e *event) render(dst []byte, edits []edit) []byte {
+	if e.dataAt < 0 {
+		return e.canonical(dst, edits)
+	}
+	dst = append(dst, e.raw[:e.dataAt]...)
+	dst = e.edited(dst, edits)
+	return append(dst, e.raw[e.dataAt+len(e.data):]...)
+}
+
+// canonical appends the event as two lines that every client reads alike. The line ends between data lines can only be
+// white space of the JSON in it.
+func (e *event) canonical(dst []byte, edits []edit) []byte {
+	if len(e.name) > 0 {
+		dst = append(append(append(dst, "event: "...), e.name...), '\n')
+	}
+	dst = append(dst, "data: "...)
+	from := len(dst)
+	dst = e.edited(dst, edits)
+	for i := from; i < len(dst); i++ {
+		if dst[i] == '\n' {
+			dst[i] = ' '
+		}
+	}
+	return append(dst, "\n\n"...)
+}
+
+func (e *event) edited(dst []byte, edits []edit) []byte {
+	from := 0
+	for _, d := range edits {
+		dst = append(append(dst, e.data[from:d.start]...), d.text...)
+		from = d.end
+	}
+	return append(dst, e.data[from:]...)
+}
