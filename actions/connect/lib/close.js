@@ -4,6 +4,7 @@
 import { lstatSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
+import { Unreachable } from './http.js';
 import { Jobgate } from './jobgate.js';
 import { stopRenewal } from './renew.js';
 import { count, render } from './summary.js';
@@ -44,12 +45,18 @@ export async function close(runner) {
 async function ask(jobgate, { session, mapping, held }) {
   if (held) {
     jobgate.mask(held);
-    const info = await jobgate.introspect(held).catch(() => null);
+    const info = await jobgate.introspect(held).catch(unlessAway);
     if (info?.session_id === session) return { info, token: held };
   }
   const fresh = await jobgate.open({ mapping });
   if (fresh.session_id !== session) throw new Error(`the job's token leads to session ${fresh.session_id}, not to ${session}`);
   return { info: await jobgate.introspect(fresh.access_token), token: fresh.access_token };
+}
+
+// unlessAway gives up at once where the server cannot be reached: a fresh token would not change that.
+function unlessAway(error) {
+  if (error.cause instanceof Unreachable) throw error;
+  return null;
 }
 
 async function closeSession(runner, jobgate, token) {

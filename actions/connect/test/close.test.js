@@ -119,3 +119,12 @@ test('a session that is over, of which the server tells no more, fails the job',
   assert.equal(code, 1, out);
   assert.match(out, /^::error .*is not known: .*the window of this job is over/m);
 });
+
+test('a server that is gone fails the job, without asking it twice', async (t) => {
+  const { stub, job, tokenFile } = await opened(t);
+  stub.close();
+  const { code, out } = await job.post();
+  assert.equal(code, 1, out);
+  assert.match(out, /^::error .*is not known: cannot reach .*connection refused/m);
+  assert.ok(!existsSync(tokenFile));
+});
