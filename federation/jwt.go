@@ -155,18 +155,23 @@ func numericDate(value any) (time.Time, error) {
 // shownBytes bounds what is shown of a claim.
 const shownBytes = 120
 
-// shown returns a text of a stranger for people: in single quotes, cut, and in the characters that an OAuth error
-// description may hold, RFC 6749 section 5.2.
-func shown(s string) string {
+// shown returns a text of a stranger for people: printable, cut, in single quotes.
+func shown(s string) string { return "'" + printable(s) + "'" }
+
+// printable returns a text, cut, in the characters that an OAuth error description may hold: RFC 6749 section 5.2.
+func printable(s string) string {
 	cut := ""
 	if len(s) > shownBytes {
 		s, cut = s[:shownBytes], "..."
 	}
 	clean := func(r rune) rune {
-		if r < 0x20 || r > 0x7e || r == '"' || r == '\\' {
+		switch {
+		case r == '"':
+			return '\''
+		case r < 0x20 || r > 0x7e || r == '\\':
 			return '?'
 		}
 		return r
 	}
-	return "'" + strings.Map(clean, s) + cut + "'"
+	return strings.Map(clean, s) + cut
 }

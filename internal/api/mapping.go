@@ -108,7 +108,8 @@ type Rule struct {
 	Mode      string   `json:"mode,omitempty" yaml:"mode,omitempty"`
 }
 
-// Values is one scalar or a list of them: string, bool or int64, nothing coerced.
+// Values is one scalar or a list of them: string, bool or int64, nothing coerced. A nil, null in a list, stands for a
+// claim that is null.
 type Values []any
 
 // UnmarshalYAML reads a scalar or a list of scalars.
@@ -143,6 +144,8 @@ func scalar(n *yaml.Node) (any, error) {
 		var b bool
 		err := n.Decode(&b)
 		return b, err
+	case "!!null":
+		return nil, nil
 	case "!!int":
 		var i int64
 		err := n.Decode(&i)
@@ -175,6 +178,7 @@ func jsonScalar(item json.RawMessage) (any, error) {
 	var i int64
 	switch {
 	case string(item) == "null":
+		return nil, nil
 	case json.Unmarshal(item, &s) == nil:
 		return s, nil
 	case json.Unmarshal(item, &b) == nil:
