@@ -95,3 +95,6 @@ func common(a, b []byte) (prefix, suffix int) {
 	}
 	return prefix, suffix
 }
+
+// Forget drops what is remembered of a session that is over.
+func (p *Proxy) Forget(session string) { p.bodies.forget(session) }

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"gocloud.dev/blob"
+
+	"github.com/jobgate/jobgate/federation"
+	"github.com/jobgate/jobgate/internal/access"
+	"github.com/jobgate/jobgate/internal/api"
+	"github.com/jobgate/jobgate/proxy"
+	"github.com/jobgate/jobgate/proxy/inject"
+)
+
+// built is a configuration of which every value was understood: what check stops at and serve begins with.
+type built struct {
+	config      *config
+	issuers     []federation.Issuer
+	connections []proxy.Connection
+	kinds       map[string]string
+	groups      []string
+	verifier    *federation.Verifier
+	held        []proxy.Held
+	adminToken  access.Secret
+	slackToken  access.Secret
+	slackSecret access.Secret
+}
+
+// buildConfig turns the file's values into the program's parts, and reports all that is wrong with file and line.
+func buildConfig(c *config, env environment, log *slog.Logger) (*built, error) {
+	found := &problems{file: c.file}
+	b := &built{config: c, kinds: make(map[string]string)}
+	b.checkListeners(found)
+	b.buildIssuers(found)
+	b.buildVerifier(found, log)
+	b.buildConnections(found, env)
+	b.buildSecrets(found, env)
+	for name := range c.Approvals.Groups {
+		b.groups = append(b.groups, name)
+	}
+	b.checkMappings(found)
+	return b, found.or()
+}
+
+func (b *built) checkListeners(found *problems) {
+	c := b.config
+	u, err := url.Parse(c.PublicURL)
+	switch {
+	case c.PublicURL == "":
+		c.problem(found, "public_url", errors.New("public_url is missing: the jobs' side's base URL, and the audience that CI tokens must carry"))
+	case err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || u.Scheme != "https" && u.Scheme != "http":
+		c.problem(found, "public_url", fmt.Errorf("%q is no base URL such as https://jobgate.example.com", c.PublicURL))
+	case u.Scheme == "http" && !loopbackHost(u.Hostname()):
+		c.problem(found, "public_url", fmt.Errorf("%q: plain http is for a loopback address; clients refuse it elsewhere", c.PublicURL))
+	}
+	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
+		c.problem(found, "tls", errors.New("tls needs cert and key, both as file:PATH"))
+	}
+	for path, value := range map[string]string{"tls.cert": c.TLS.Cert, "tls.key": c.TLS.Key} {
+		if value != "" && !strings.HasPrefix(value, "file:") {
+			c.problem(found, path, errors.New("write file:PATH"))
+		}
+	}
+	for i, p := range c.TrustedProxies {
+		if _, err := parsePrefix(p); err != nil {
+			c.problem(found, fmt.Sprintf("trusted_proxies[%d]", i), err)
+		}
+	}
+	if c.Control.Token != "" && c.Control.Listen == "" {
+		c.problem(found, "control.token", errors.New("a token is for control.listen, which is missing; without both, the admin API is on the Unix socket"))
+	}
+	if c.Control.Listen != "" && c.Control.Listen == c.Listen {
+		c.problem(found, "control.listen", errors.New("the people's side needs a listener of its own, another than listen"))
+	}
+	switch c.Log.Format {
+	case "text", "json":
+	default:
+		c.problem(found, "log.format", fmt.Errorf("%q: write text or json", c.Log.Format))
+	}
+	if _, err := logLevel(c.Log.Level); err != nil {
+		c.problem(found, "log.level", err)
+	}
+	if c.Archive.OnBacklog != "refuse" && c.Archive.OnBacklog != "continue" {
+		c.problem(found, "archive.on_backlog", fmt.Errorf("%q: write refuse or continue", c.Archive.OnBacklog))
+	}
+	if c.Archive.Durability != "process" && c.Archive.Durability != "power" {
+		c.problem(found, "archive.durability", fmt.Errorf("%q: write process or power", c.Archive.Durability))
+	}
+	if !strings.HasPrefix(c.Store, "sqlite:") {
+		c.problem(found, "store", fmt.Errorf("%q: write sqlite:PATH; this build has no other store", c.Store))
+	}
+}
+
+func (b *built) buildIssuers(found *problems) {
+	for _, i := range b.config.Issuers {
+		b.issuers = append(b.issuers, federation.Issuer{
+			Name: i.Name, Provider: i.Provider, URL: i.URL, Algorithms: i.Algorithms, KeysFile: i.KeysFile, AllowPrivate: i.Private,
+			SharedAudience: i.SharedAudience, MaxAge: time.Duration(i.MaxAge), MaxLifetime: time.Duration(i.MaxLifetime), StaleKeys: time.Duration(i.StaleKeys),
+		})
+	}
+}
+
+func (b *built) buildVerifier(found *problems, log *slog.Logger) {
+	if len(b.issuers) == 0 {
+		b.config.problem(found, "issuers", errors.New("there is no issuer: name the CI provider whose tokens are trusted"))
+		return
+	}
+	v, err := federation.NewVerifier(federation.VerifierConfig{Audience: b.config.PublicURL, Issuers: b.issuers, Log: log})
+	if err != nil {
+		var field *api.FieldError
+		if errors.As(err, &field) {
+			b.config.problem(found, field.Path, field.Err)
+			return
+		}
+		b.config.problem(found, "issuers", err)
+		return
+	}
+	b.verifier = v
+}
+
+func (b *built) buildConnections(found *problems, env environment) {
+	if len(b.config.Connections) == 0 {
+		b.config.problem(found, "connections", errors.New("there is no connection: name what jobs may call"))
+	}
+	for i, c := range b.config.Connections {
+		at := fmt.Sprintf("connections[%d]", i)
+		conn := proxy.Connection{Name: c.Name, Kind: c.Kind, Private: c.Private}
+		if err := proxy.CheckConnectionName(c.Name); err != nil {
+			b.config.problem(found, at+".name", err)
+			continue
+		}
+		if _, twice := b.kinds[c.Name]; twice {
+			b.config.problem(found, at+".name", fmt.Errorf("there are two connections %q", c.Name))
+			continue
+		}
+		b.kinds[c.Name] = c.Kind
+		if c.Kind != proxy.KindAnthropic && c.Kind != proxy.KindHTTP {
+			b.config.problem(found, at+".kind", fmt.Errorf("%q: write %s or %s", c.Kind, proxy.KindAnthropic, proxy.KindHTTP))
+		}
+		u, err := url.Parse(c.Upstream)
+		if err == nil {
+			err = proxy.CheckUpstream(u, c.Private)
+		}
+		if err != nil {
+			b.config.problem(found, at+".upstream", err)
+			continue
+		}
+		conn.Upstream = u
+		if err := b.buildCredential(&conn, c.Credential, at+".credential", found, env); err != nil {
+			continue
+		}
+		b.connections = append(b.connections, conn)
+	}
+}
+
+var errReported = errors.New("reported")
+
+func (b *built) buildCredential(conn *proxy.Connection, c credentialConfig, at string, found *problems, env environment) error {
+	if c == (credentialConfig{}) {
+		return nil
+	}
+	var err error
+	switch {
+	case c.Value == "":
+		b.config.problem(found, at+".value", errors.New("value is missing: env:NAME or file:PATH"))
+		return errReported
+	case c.User != "" && c.Header != "":
+		b.config.problem(found, at, errors.New("write header, or user for Basic authentication, not both"))
+		return errReported
+	case c.User != "":
+		conn.Placement, err = inject.NewBasic(c.User)
+	default:
+		conn.Placement, err = inject.NewPlacement(c.Header, c.Prefix)
+	}
+	if err != nil {
+		b.config.problem(found, at+".header", err)
+		return errReported
+	}
+	if conn.Credential, err = inject.NewSource(b.resolve(c.Value), env.Getenv, time.Now); err != nil {
+		b.config.problem(found, at+".value", err)
+		return errReported
+	}
+	value, err := conn.Credential.Credential(context.Background())
+	if err == nil {
+		err = conn.Placement.Check(value.Secret)
+	}
+	if err != nil {
+		b.config.problem(found, at+".value", err)
+		return errReported
+	}
+	if len(value.Secret.Reveal()) < shortestSecret {
+		b.config.problem(found, at+".value", fmt.Errorf("the credential has fewer than %d characters: it could not be masked without masking everything", shortestSecret))
+		return errReported
+	}
+	return nil
+}
+
+// shortestSecret can be told from ordinary text.
+const shortestSecret = 8
+
+// resolve makes file: references relative to the configuration file.
+func (b *built) resolve(ref string) string {
+	if path, ok := strings.CutPrefix(ref, "file:"); ok && !filepath.IsAbs(path) {
+		return "file:" + filepath.Join(filepath.Dir(b.config.file), path)
+	}
+	return ref
+}
+
+func (b *built) buildSecrets(found *problems, env environment) {
+	read := func(path, ref string) access.Secret {
+		if ref == "" {
+			return access.Secret{}
+		}
+		src, err := inject.NewSource(b.resolve(ref), env.Getenv, time.Now)
+		if err != nil {
+			b.config.problem(found, path, err)
+			return access.Secret{}
+		}
+		c, err := src.Credential(context.Background())
+		if err == nil && len(c.Secret.Reveal()) < shortestSecret {
+			err = fmt.Errorf("the secret has fewer than %d characters", shortestSecret)
+		}
+		if err != nil {
+			b.config.problem(found, path, err)
+			return access.Secret{}
+		}
+		return c.Secret
+	}
+	b.adminToken = read("control.token", b.config.Control.Token)
+	b.held = append(b.held, proxy.Held{Name: "admin-token", Secret: b.adminToken})
+	if s := b.config.Approvals.Slack; s != nil {
+		for path, value := range map[string]string{"bot_token": s.BotToken, "signing_secret": s.SigningSecret, "channel": s.Channel} {
+			if value == "" {
+				b.config.problem(found, "approvals.slack."+path, errors.New("it is missing"))
+			}
+		}
+		b.slackToken = read("approvals.slack.bot_token", s.BotToken)
+		b.slackSecret = read("approvals.slack.signing_secret", s.SigningSecret)
+		b.held = append(b.held, proxy.Held{Name: "slack-token", Secret: b.slackToken}, proxy.Held{Name: "slack-secret", Secret: b.slackSecret})
+	}
+}
+
+// mappingConfig is what mappings may refer to.
+func (b *built) mappingConfig() federation.MappingConfig {
+	return federation.MappingConfig{Issuers: b.issuers, Connections: b.kinds, Groups: b.groups}
+}
+
+func (b *built) checkMappings(found *problems) {
+	seen := make(map[string]bool)
+	for i, spec := range b.config.Mappings {
+		at := fmt.Sprintf("mappings[%d]", i)
+		if seen[spec.Name] {
+			b.config.problem(found, at+".name", fmt.Errorf("there are two mappings %q", spec.Name))
+			continue
+		}
+		seen[spec.Name] = true
+		_, err := federation.NewMapping(spec, b.mappingConfig())
+		var field *api.FieldError
+		switch {
+		case errors.As(err, &field):
+			b.config.problem(found, at+"."+field.Path, field.Err)
+		case err != nil:
+			b.config.problem(found, at, err)
+		}
+	}
+}
+
+// openBucket opens the archive's bucket. For a folder it returns the folder, too: its files are synced there.
+func openBucket(ctx context.Context, raw string) (bucket *blob.Bucket, folder string, err error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, "", fmt.Errorf("archive.bucket: %w", err)
+	}
+	if u.Scheme == "file" {
+		q := u.Query()
+		q.Set("create_dir", "true")
+		q.Set("no_tmp_dir", "true") // a rename across mounts fails
+		u.RawQuery = q.Encode()
+		folder = filepath.FromSlash(u.Path)
+	}
+	bucket, err = blob.OpenBucket(ctx, u.String())
+	if err != nil {
+		return nil, "", fmt.Errorf("open the archive's bucket: %w", err)
+	}
+	return bucket, folder, nil
+}
