@@ -74,14 +74,16 @@ func (s *keySet) key(ctx context.Context, kid string) (publicKey, error) {
 		s.refresh(ctx)
 		k, known, _ = s.cached(kid)
 	}
-	_, _, usable := s.cached(kid)
-	switch {
+	failure := s.lastFailure()
+	switch _, _, usable := s.cached(kid); {
+	case !usable && failure == nil:
+		return publicKey{}, unavailable(s.issuer, errors.New("they are too old"))
 	case !usable:
-		return publicKey{}, unavailable(s.issuer, s.lastFailure())
+		return publicKey{}, unavailable(s.issuer, failure)
 	case known:
 		return k, nil
-	case s.lastFailure() != nil:
-		return publicKey{}, unavailable(s.issuer, s.lastFailure())
+	case failure != nil: // it may be a new key
+		return publicKey{}, unavailable(s.issuer, failure)
 	}
 	return publicKey{}, refuse(reasonKeyID, "%s is none of issuer %q", shown(kid), s.issuer)
 }
@@ -104,9 +106,6 @@ func (s *keySet) due() bool {
 func (s *keySet) lastFailure() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.failure == nil {
-		return errors.New("they are too old")
-	}
 	return s.failure
 }
 

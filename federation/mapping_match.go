@@ -180,9 +180,9 @@ func (m *Mapping) condition(id access.Identity, _ time.Time) []error {
 	match, err := m.when.Eval(context.Background(), cond.Input{Claims: id.Claims, Provider: id.Provider, Issuer: id.Issuer})
 	switch {
 	case err != nil:
-		return []error{m.fails(reasonCondition, "its when fails: %s", printable(err.Error()))}
+		return []error{m.fails(reasonMismatch, "its when fails: %s", printable(err.Error()))}
 	case !match:
-		return []error{m.fails(reasonCondition, "its when is not true: %s", printable(m.when.String()))}
+		return []error{m.fails(reasonMismatch, "its when is not true: %s", printable(m.when.String()))}
 	}
 	return nil
 }

@@ -67,7 +67,7 @@ func githubDenials() []denial {
 
 var (
 	githubName = regexp.MustCompile(`\A[A-Za-z0-9._-]+/[A-Za-z0-9._-]+\z`)
-	onlyDigits = regexp.MustCompile(`\A[0-9]{1,20}\z`)
+	onlyDigits = regexp.MustCompile(`\A[0-9]{1,32}\z`)
 )
 
 // githubRun returns the page of a run at the server that the issuer belongs to.

@@ -26,7 +26,6 @@ const (
 	reasonUntrusted       = "untrusted_event"
 	reasonKind            = "wrong_token_kind"
 	reasonKeysUnavailable = "keys_unavailable"
-	reasonCondition       = "condition" // a mapping's "when"
 )
 
 // refuse returns the refusal of a token. The stranger gets the bare code; what was wrong goes to the log.
