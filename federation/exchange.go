@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"strings"
@@ -221,8 +222,12 @@ func (x *Exchange) live(ctx context.Context, id access.Identity, m *mappingInFor
 	case err == nil && state == LiveRunning, !m.RequiresLiveness():
 		return nil
 	}
-	return &access.Error{Code: access.CodeUnavailable, Reason: "liveness_unknown", Err: err,
-		Public: "the CI provider does not say whether the job still runs, and mapping \"" + m.Name() + "\" requires it"}
+	out := &access.Error{Code: access.CodeGrant, Reason: "job_ended", Err: err,
+		Public: fmt.Sprintf("the CI provider does not say that the job still runs, and mapping %q requires it", m.Name())}
+	if err != nil {
+		out.Code = access.CodeUnavailable
+	}
+	return out
 }
 
 // open writes a session down, registers it, and looks once more whether its mapping still says so: a deletion that
