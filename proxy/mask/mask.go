@@ -176,6 +176,9 @@ func derive(secrets []Secret) ([]Secret, error) {
 		if len(whole) > MaxSecret {
 			return nil, fmt.Errorf("mask: secret %s is longer than %d bytes", s.Name, MaxSecret)
 		}
+		if repetitive(whole) {
+			return nil, fmt.Errorf("mask: secret %s repeats itself so often that it cannot be looked for", s.Name)
+		}
 		for _, v := range append([][]byte{whole}, parts(whole)...) {
 			if !seen[string(v)] {
 				seen[string(v)] = true

@@ -80,7 +80,7 @@ func forms(s string) map[string]string {
 }
 
 func TestForms(t *testing.T) {
-	for _, secret := range []string{key, "hunter2", "😀 pass wörd", "%41%2B%25", `\u0041\n\\`, strings.Repeat("ab", 40)} {
+	for _, secret := range []string{key, "hunter2", "😀 pass wörd", "%41%2B%25", `\u0041\n\\`, strings.Repeat("ab", 30)} {
 		set := compile(t, mask.Config{Secrets: []mask.Secret{{Name: "it", Value: []byte(secret)}}})
 		plain, n := set.Mask(nil, []byte(secret))
 		if n != 1 {

@@ -163,8 +163,8 @@ func oracleForms(value []byte) []form {
 
 // ends are all places where the form may end that begins at pos.
 func (f form) ends(read [][]reading, pos int) []int {
-	type state struct{ pos, i int }
-	todo, seen := []state{{pos, 0}}, map[state]bool{}
+	type state struct{ pos, i, breaks int }
+	todo, seen := []state{{pos, 0, 0}}, map[state]bool{}
 	var ends []int
 	for len(todo) > 0 {
 		s := todo[0]
@@ -188,9 +188,9 @@ func (f form) ends(read [][]reading, pos int) []int {
 				i++
 			}
 			if i-s.i == len(r.b) {
-				todo = append(todo, state{r.next, i})
-			} else if f.wraps && s.i > 0 && (r.b == "\n" || r.b == "\r") {
-				todo = append(todo, state{r.next, s.i})
+				todo = append(todo, state{r.next, i, 0})
+			} else if f.wraps && s.i > 0 && s.breaks < 2 && (r.b == "\n" || r.b == "\r") {
+				todo = append(todo, state{r.next, s.i, s.breaks + 1})
 			}
 		}
 	}

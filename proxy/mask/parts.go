@@ -56,3 +56,34 @@ func secretName(name string) bool {
 	}
 	return false
 }
+
+// repetitive reports whether looking for a value could cost far more than the text is long: where a long piece of its
+// beginning repeats a short one, or many of the bytes that begin escapes stand together. No generated value is so.
+func repetitive(value []byte) bool {
+	const longest, times, leads = 64, 8, 8
+	together := 0
+	border := make([]int, len(value)) // of each beginning: the longest that is its end too
+	for i, c := range value {
+		if together++; !isLead(c) {
+			together = 0
+		}
+		if together > leads {
+			return true
+		}
+		if i == 0 {
+			continue
+		}
+		b := border[i-1]
+		for b > 0 && value[b] != c {
+			b = border[b-1]
+		}
+		if value[b] == c {
+			b++
+		}
+		border[i] = b
+		if n := i + 1; n > longest && n >= times*(n-b) {
+			return true
+		}
+	}
+	return false
+}

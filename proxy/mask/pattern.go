@@ -119,13 +119,21 @@ func base64Value(c byte) int {
 	return -1
 }
 
-// A thread is one way of reading the source so far: it has come to pos, and the first i bytes of the pattern are found.
-type thread struct{ pos, i int }
+// A thread is one way of reading the source so far: it has come to pos, the first i bytes of the pattern are found, and
+// breaks line breaks were stepped over since.
+type thread struct{ pos, i, breaks int }
+
+// maxThreads bounds the readings that are followed at once. There is more than one only where the secret itself looks
+// like an escape, and more than a few only where it does so several times in a row.
+const maxThreads = 16
+
+// maxBreaks is how many line breaks may stand together within base64: CR and LF.
+const maxBreaks = 2
 
 // match compares the source from pos on with the pattern, under every reading. end is the longest match, -1 for none. more
 // says that the end of src came before the answer.
 func (p *pattern) match(src []byte, pos int) (end int, more bool) {
-	var space [8]thread
+	var space [maxThreads]thread
 	end = -1
 	todo := append(space[:0], thread{pos: pos})
 	for len(todo) > 0 {
@@ -169,8 +177,9 @@ func (p *pattern) plain(src []byte, t thread) thread {
 		case isLead(c):
 			return t
 		case p.kind.equal(c, p.b[t.i]):
-			t.i++
-		case p.skips(c, t.i):
+			t.i, t.breaks = t.i+1, 0
+		case p.skips(c, t):
+			t.breaks++
 		default:
 			return t
 		}
@@ -180,8 +189,8 @@ func (p *pattern) plain(src []byte, t thread) thread {
 }
 
 // skips reports whether c may stand between two characters of the pattern: line breaks in base64.
-func (p *pattern) skips(c byte, i int) bool {
-	return p.kind == kindBase64 && i > 0 && isBreak(c)
+func (p *pattern) skips(c byte, t thread) bool {
+	return p.kind == kindBase64 && t.i > 0 && t.breaks < maxBreaks && isBreak(c)
 }
 
 // step puts into todo what the readings at an escape lead to.
@@ -189,22 +198,27 @@ func (p *pattern) step(src []byte, t thread, todo *[]thread) (more bool) {
 	var us units
 	readUnits(&us, src, t.pos)
 	for _, u := range us.u[:us.n] {
-		i := t.i
-		for _, c := range u.b[:u.n] {
-			if i == len(p.b) || !p.kind.equal(c, p.b[i]) {
-				i = -1
-				break
-			}
-			i++
-		}
-		if i < 0 && u.n == 1 && p.skips(u.b[0], t.i) {
-			i = t.i
-		}
-		if next := (thread{u.next, i}); i >= 0 && !slices.Contains(*todo, next) {
+		next, ok := p.read(t, u)
+		if ok && len(*todo) < maxThreads && !slices.Contains(*todo, next) {
 			*todo = append(*todo, next)
 		}
 	}
 	return us.more
+}
+
+// read moves the thread over a unit, if it is what the pattern has next.
+func (p *pattern) read(t thread, u unit) (thread, bool) {
+	if u.n == 1 && p.skips(u.b[0], t) {
+		return thread{u.next, t.i, t.breaks + 1}, true
+	}
+	i := t.i
+	for _, c := range u.b[:u.n] {
+		if i == len(p.b) || !p.kind.equal(c, p.b[i]) {
+			return thread{}, false
+		}
+		i++
+	}
+	return thread{pos: u.next, i: i}, true
 }
 
 // lastEdge takes the character after the pattern's body with it, where it holds bits of the secret.

@@ -158,14 +158,18 @@ type examination struct {
 	at     int
 	before []byte // what stands before src, the last maxBefore bytes at most
 	closed bool
+	masked bool // at is within a match: detectors have nothing to add
 
 	best  find // end is -1 when there is none
 	later []find
 	more  bool
+	seen  [32]prefix // the first n states of walk in front of an escape
+	n     int
 }
 
-// walk follows the readings of the text from pos on, n bytes of a key being known.
-func (e *examination) walk(pos int, key uint32, n int) {
+// walk follows the readings of the text from pos on, n bytes of a key being known and so many line breaks stepped over
+// since the last of them.
+func (e *examination) walk(pos int, key uint32, n, breaks int) {
 	for ; n < keyLen; n++ {
 		if pos == len(e.src) {
 			e.more = e.more || !e.closed && e.set.begins(key, n)
@@ -174,25 +178,27 @@ func (e *examination) walk(pos int, key uint32, n int) {
 		if isLead(e.src[pos]) {
 			break
 		}
-		if isBreak(e.src[pos]) && n > 0 {
-			e.walk(pos+1, key, n) // within base64
+		if isBreak(e.src[pos]) && n > 0 && breaks < maxBreaks {
+			e.walk(pos+1, key, n, breaks+1) // within base64
 		}
-		key = key<<8 | uint32(e.src[pos])
+		key, breaks = key<<8|uint32(e.src[pos]), 0
 		pos++
 	}
 	if n == keyLen {
-		e.lookUp(key, pos == e.at+keyLen)
+		if plain := pos == e.at+keyLen; plain || !e.again(prefix{0, key, n, 0}) {
+			e.lookUp(key, plain)
+		}
 		return
 	}
-	if n > 0 && !e.set.begins(key, n) {
+	if n > 0 && (!e.set.begins(key, n) || e.again(prefix{pos, key, n, breaks})) {
 		return
 	}
 	var us units
 	readUnits(&us, e.src, pos)
 	e.more = e.more || us.more && !e.closed
 	for _, u := range us.u[:us.n] {
-		if isBreak(u.b[0]) && n > 0 {
-			e.walk(u.next, key, n) // within base64
+		if isBreak(u.b[0]) && n > 0 && breaks < maxBreaks {
+			e.walk(u.next, key, n, breaks+1) // within base64
 		}
 		key, n := key, n
 		for _, c := range u.b[:u.n] {
@@ -200,8 +206,28 @@ func (e *examination) walk(pos int, key uint32, n int) {
 				key, n = key<<8|uint32(c), n+1
 			}
 		}
-		e.walk(u.next, key, n)
+		e.walk(u.next, key, n, 0)
 	}
+}
+
+// A prefix is a state of walk.
+type prefix struct {
+	pos    int
+	key    uint32
+	n      int
+	breaks int
+}
+
+// again reports whether p has been seen. Backslashes in a row have many readings that come to the same.
+func (e *examination) again(p prefix) bool {
+	if slices.Contains(e.seen[:e.n], p) {
+		return true
+	}
+	if e.n < len(e.seen) {
+		e.seen[e.n] = p
+		e.n++
+	}
+	return false
 }
 
 // detectorRank puts every detector behind every secret.
@@ -213,7 +239,7 @@ func (e *examination) lookUp(key uint32, plain bool) {
 		for _, entry := range x.find(key) {
 			if entry.what >= 0 {
 				e.tryPattern(&x.patterns[entry.what], i*detectorRank/2+int(entry.what))
-			} else if plain {
+			} else if plain && !e.masked {
 				e.tryDetector(&x.detectors[^entry.what], detectorRank+int(^entry.what))
 			}
 		}

@@ -174,8 +174,11 @@ func (st *Stream) step() (Match, bool) {
 			st.at = len(st.buf)
 			return Match{}, false
 		}
-		e := examination{set: st.set, src: st.buf, at: at, before: st.prev[maxBefore-st.seen:], closed: st.closed, best: find{end: -1}}
-		e.walk(at, 0, 0)
+		e := examination{
+			set: st.set, src: st.buf, at: at, before: st.prev[maxBefore-st.seen:],
+			closed: st.closed, masked: st.base+int64(at) < st.end, best: find{end: -1},
+		}
+		e.walk(at, 0, 0, 0)
 		st.at = at
 		if e.more {
 			return Match{}, false
