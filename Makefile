@@ -1,0 +1,91 @@
+# Targets of this repository; `make help` lists them. What CI runs is .ci/run, which calls these.
+
+GO ?= go
+NPM ?= npm
+# The version that `jobgate version` shows.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+
+# Tools, at exact versions. They are built once into .cache/bin.
+ACT_VERSION := v0.2.89
+STATICCHECK_VERSION := v0.8.2
+ACTIONLINT_VERSION := v1.7.12
+
+# Extra arguments of `go test`, and the form of node's test report.
+TESTFLAGS ?=
+NODE_REPORTER ?= spec
+# What `make bench` runs, and how long each fuzz target does.
+BENCH ?= .
+FUZZTIME ?= 1m
+
+clients := internal/testkit/clients
+bin := $(CURDIR)/.cache/bin
+act := .cache/act-$(ACT_VERSION)
+staticcheck := .cache/staticcheck-$(STATICCHECK_VERSION)
+actionlint := .cache/actionlint-$(ACTIONLINT_VERSION)
+
+.DEFAULT_GOAL := build
+.PHONY: help build demo test test-go test-actions tools lint bench fuzz clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/jobgate, one static file
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/jobgate ./cmd/jobgate
+
+demo: build ## the whole story on this machine, no accounts needed
+	@bin/jobgate demo
+
+test: test-go test-actions ## all tests; gets the real clients that they run
+
+test-go: need-gcc $(clients)/node_modules/.package-lock.json $(act) ## the Go tests, with the race detector
+	CGO_ENABLED=1 $(GO) test -race $(TESTFLAGS) ./...
+
+test-actions: need-node ## the tests of the GitHub step
+	node --test --test-reporter=$(NODE_REPORTER) actions/connect/test/*.test.js
+
+tools: $(clients)/node_modules/.package-lock.json $(act) $(staticcheck) $(actionlint) ## fetch what tests and lint need
+	$(GO) mod download
+
+lint: $(staticcheck) $(actionlint) ## gofmt, go vet, staticcheck, actionlint
+	@bad=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
+		test -z "$$bad" || { echo "gofmt would change these files; run gofmt -w on them:"; echo "$$bad"; exit 1; }
+	$(GO) vet ./...
+	$(bin)/staticcheck ./...
+	$(bin)/actionlint -shellcheck= -pyflakes= $(clients)/act/*.yml
+
+bench: ## the benchmarks; BENCH=Proxy runs some of them
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(TESTFLAGS) ./...
+
+fuzz: ## every fuzz target for a minute; FUZZTIME=10s for less
+	FUZZTIME=$(FUZZTIME) GO=$(GO) .ci/fuzz
+
+clean: ## remove what was built and fetched
+	rm -rf bin .cache $(clients)/node_modules
+
+# What must be on the machine already.
+.PHONY: need-gcc need-node
+need-gcc:
+	@command -v "$$($(GO) env CC)" >/dev/null || { echo "make test needs a C compiler for the race detector: apt-get install gcc libc6-dev" >&2; exit 1; }
+
+need-node:
+	@command -v node >/dev/null && command -v $(NPM) >/dev/null || { echo "make test needs Node.js 20 or later with npm: apt-get install nodejs npm" >&2; exit 1; }
+
+$(clients)/node_modules/.package-lock.json: $(clients)/package-lock.json | need-node
+	$(NPM) ci --prefix $(clients)
+	@touch $@
+
+# A tool's mark carries its version, so that a new version is built.
+$(act):
+	$(call tool,act,github.com/nektos/act@$(ACT_VERSION))
+
+$(staticcheck):
+	$(call tool,staticcheck,honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION))
+
+$(actionlint):
+	$(call tool,actionlint,github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION))
+
+define tool
+	@mkdir -p .cache/bin
+	GOBIN=$(bin) $(GO) install $(2)
+	@rm -f .cache/$(1)-v* && touch $@
+endef
