@@ -3,6 +3,7 @@ package approvals
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -109,6 +110,7 @@ func (d *Desk) show(a access.Approval) {
 // retry tries f at least once, and again with growing pauses until it succeeds, cannot succeed, or while ends. It
 // reports whether f succeeded.
 func (d *Desk) retry(while context.Context, what, id string, f func(context.Context) error) bool {
+	level := slog.LevelWarn // the first failure is news, its repetitions are not
 	for pause := retryFirst; ; pause = min(2*pause, retryMost) {
 		err := d.try(f)
 		if err == nil {
@@ -119,7 +121,8 @@ func (d *Desk) retry(while context.Context, what, id string, f func(context.Cont
 			return false
 		}
 		wait := max(pause, retryAfter(err))
-		d.log.Warn("cannot "+what+" a question yet", "approval", id, "again_in", wait, "err", err)
+		d.log.Log(while, level, "cannot "+what+" a question yet", "approval", id, "again_in", wait, "err", err)
+		level = slog.LevelDebug
 		timer := time.NewTimer(wait)
 		select {
 		case <-while.Done():

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -82,59 +83,46 @@ func TestAVoteSettlesTheQuestion(t *testing.T) {
 }
 
 func TestOfManyReviewersOneDecides(t *testing.T) {
-	k := newDocket()
-	d, other := newDesk(t, k), newDesk(t, k)
-	for range 1000 {
-		q := question("")
-		q.Session = "ses_" + t.Name()
-		q.Digest = time.Now().String()
-		got := ask(t.Context(), d, q)
-		id := pendingID(t, d, q.Digest)
-		var all sync.WaitGroup
-		outcomes := make([]answer, 4)
-		for i, v := range []access.Vote{yes("ana"), no("ben"), yes("eve"), no("joe")} {
-			desk := []*approvals.Desk{d, other}[i%2]
-			all.Go(func() {
-				a, err := desk.Vote(t.Context(), id, v)
-				outcomes[i] = answer{a, err}
-			})
+	synctest.Test(t, func(t *testing.T) {
+		k := newDocket()
+		desks := []*approvals.Desk{newDesk(t, k), newDesk(t, k)}
+		for round := range 1000 {
+			oneRound(t, desks, strconv.Itoa(round))
 		}
-		all.Wait()
-		final := (<-got).a
-		winners := 0
-		for i, o := range outcomes {
-			switch {
-			case o.err == nil:
-				winners++
-				if o.a.Vote != final.Vote {
-					t.Fatalf("vote %d won with %+v, but the question ended with %+v", i, o.a.Vote, final.Vote)
-				}
-			case access.CodeOf(o.err) != access.CodeConflict || !strings.Contains(access.PublicText(o.err), final.Outcome()):
-				t.Fatalf("vote %d lost with %v, want a conflict that says %q", i, o.err, final.Outcome())
-			}
-		}
-		if winners != 1 {
-			t.Fatalf("%d votes won, want 1", winners)
-		}
-	}
+	})
 }
 
-// pendingID waits until the question about a digest is in the docket.
-func pendingID(t *testing.T, d *approvals.Desk, digest string) string {
+func oneRound(t *testing.T, desks []*approvals.Desk, id string) {
 	t.Helper()
-	for t.Context().Err() == nil {
-		list, err := d.List(t.Context(), access.Pending)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, a := range list {
-			if a.Digest == digest {
-				return a.ID
+	q := question(id)
+	q.Session = "ses_" + id // every session has its own memory
+	got := ask(t.Context(), desks[0], q)
+	synctest.Wait()
+	var all sync.WaitGroup
+	outcomes := make([]answer, 4)
+	for i, v := range []access.Vote{yes("ana"), no("ben"), yes("eve"), no("joe")} {
+		all.Go(func() {
+			a, err := desks[i%2].Vote(t.Context(), id, v)
+			outcomes[i] = answer{a, err}
+		})
+	}
+	all.Wait()
+	final := (<-got).a
+	winners := 0
+	for i, o := range outcomes {
+		switch {
+		case o.err == nil:
+			winners++
+			if o.a.Vote != final.Vote {
+				t.Fatalf("vote %d won with %+v, but the question ended with %+v", i, o.a.Vote, final.Vote)
 			}
+		case access.CodeOf(o.err) != access.CodeConflict || !strings.Contains(access.PublicText(o.err), final.Outcome()):
+			t.Fatalf("vote %d lost with %v, want a conflict that says %q", i, o.err, final.Outcome())
 		}
 	}
-	t.Fatal("the question never came")
-	return ""
+	if winners != 1 {
+		t.Fatalf("%d votes won, want 1", winners)
+	}
 }
 
 func TestANoIsRememberedAndAYesIsNot(t *testing.T) {
