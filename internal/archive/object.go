@@ -55,6 +55,22 @@ func readObject(ctx context.Context, bucket *blob.Bucket, key string) ([]byte, e
 	return data, nil
 }
 
+// sweep deletes what an upload to a file:// bucket leaves beside its object when the process is killed. Only unfinished sessions have
+// such files, and this process alone writes to the bucket.
+func (a *Archive) sweep(location string) error {
+	if a.cfg.SyncDir == "" {
+		return nil
+	}
+	left, err := filepath.Glob(filepath.Join(a.cfg.SyncDir, filepath.FromSlash(location), "*.tmp"))
+	for _, name := range left {
+		err = errors.Join(err, os.Remove(name))
+	}
+	if err != nil {
+		return fmt.Errorf("sweep %s: %w", location, err)
+	}
+	return nil
+}
+
 // syncObject brings an object of a file:// bucket to the disk, with the folders that lead to it: nobody else does.
 func (a *Archive) syncObject(key string) error {
 	if a.cfg.SyncDir == "" {

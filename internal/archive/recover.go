@@ -263,7 +263,7 @@ func (r *recovery) resume(s *session) error {
 		Session: s.id, Opened: opened, InFlight: slices.Sorted(maps.Keys(s.state.Calls)),
 		Counts: maps.Clone(s.state.Counts), Totals: s.state.Totals, Ended: s.ended,
 	})
-	return nil
+	return r.a.sweep(r.a.location(s.state))
 }
 
 // endInterrupted ends the calls that were in flight, and has every session looked at.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -125,7 +126,7 @@ func TestTornTail(t *testing.T) {
 	files := segments(t, cfg)
 	spool, err := os.ReadFile(files[len(files)-1])
 	must(t, err)
-	for cut := 0; cut < len(spool); cut += 7 {
+	for cut := 0; cut < len(spool); cut += 53 {
 		for name, tail := range map[string][]byte{"cut": nil, "zeros": make([]byte, 100), "junk": bytes.Repeat([]byte{0xa5}, 100)} {
 			st, bucket := newStore(t)
 			after := crash(t, cfg)
@@ -208,7 +209,7 @@ func TestSegmentsInTheMiddleGo(t *testing.T) {
 		if st := a.Stats(); st.Sessions == 2 {
 			break
 		}
-		c2, stop := context.WithTimeout(c, 250e6)
+		c2, stop := context.WithTimeout(c, 50*time.Millisecond)
 		_ = a.Flush(c2)
 		stop()
 	}
