@@ -16,6 +16,7 @@ type client struct {
 	lineFeedOnly bool
 	byName       bool
 	atEnd        bool
+	lax          bool // about names of fields, and it keeps the first name of an event
 }
 
 // ran is a tool use that the client would run.
@@ -90,7 +91,11 @@ func (c client) read(stream string) (all []ran) {
 		case line == "":
 			event(name, data)
 			name, data = "", nil
-		case field == "event":
+		case c.lax && strings.EqualFold(strings.TrimSpace(field), "event") && name == "":
+			name = strings.TrimSpace(value)
+		case c.lax && strings.EqualFold(strings.TrimSpace(field), "data"):
+			data = append(data, value)
+		case field == "event" && !c.lax:
 			name = value
 		case field == "data":
 			data = append(data, value)
@@ -122,8 +127,8 @@ func canonical(v any) string {
 
 // clients are all kinds of it.
 func clients() (all []client) {
-	for i := range 8 {
-		all = append(all, client{i&1 > 0, i&2 > 0, i&4 > 0})
+	for i := range 16 {
+		all = append(all, client{i&1 > 0, i&2 > 0, i&4 > 0, i&8 > 0})
 	}
 	return all
 }
@@ -206,6 +211,12 @@ var hostile = map[string]string{
 	"ends in the last event":     strings.TrimSuffix(start(0, evil)+stop(0), "\n\n"),
 	"ends before the blank line": strings.TrimSuffix(start(0, evil)+stop(0), "\n"),
 	"large":                      message(tool(0, "t", "Ok", `{"a":"`, strings.Repeat("x", 5000), `"}`), tool(1, "u", "Ok", `{}`)),
+	"both names differ":          message(ev("content_block_start", `{"type":"ping","index":0,"content_block":`+evil+`}`), ev("content_block_stop", `{"type":"ping","index":0}`)),
+	"spaces around names":        message(ev(" content_block_start", `{"type":"ping","index":0,"content_block":`+evil+`}`), ev(" content_block_stop", `{"type":"ping","index":0}`)),
+	"two names each":             message("event: content_block_start\n"+ev("ping", `{"type":"ping","index":0,"content_block":`+evil+`}`), "event: content_block_stop\n"+ev("ping", `{"type":"ping","index":0}`)),
+	"lone CR in an object":       message("data: {\"type\":\"ping\"\r,\"type\":\"content_block_start\",\"index\":0,\"content_block\":"+evil+"\ndata: }\n\n", "data: {\"type\":\"ping\"\r,\"type\":\"content_block_stop\",\"index\":0\ndata: }\n\n"),
+	"data in capitals":           message("data: {\"type\":\"ping\"\nDATA: ,\"type\":\"content_block_start\",\"index\":0,\"content_block\":"+evil+"\ndata: }\n\n", "data: {\"type\":\"ping\"\nDATA: ,\"type\":\"content_block_stop\",\"index\":0\ndata: }\n\n"),
+	"name in capitals":           message("EVENT: content_block_start\n"+ev("ping", `{"type":"ping","index":0,"content_block":`+evil+`}`), "EVENT: content_block_stop\n"+ev("ping", `{"type":"ping","index":0}`)),
 	"mixed case fields":          message("Event: content_block_start\nData: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":"+evil+"}\n\n", stop(0)),
 	"byte order mark":            "\xef\xbb\xbf" + message(tool(0, "t", "Evil", `{}`)),
 	"whitespace in data":         message("event: content_block_start\ndata:\t{ \"type\" : \"content_block_start\" , \"index\" : 0 , \"content_block\" : "+evil+" }\n\n", stop(0)),

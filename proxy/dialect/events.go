@@ -105,6 +105,8 @@ func (f *Filter) ambiguity(ev *event) string {
 		return "an event has lines that clients read differently"
 	case len(ev.name) > 0 && named != ev.kind && (named != pingEvent || ev.typed):
 		return "the name of an event and the type in its data differ"
+	case ev.kind == otherEvent && ev.block.isObject:
+		return "an event of an unknown type holds a block"
 	case f.holding != nil && (ev.kind == messageStart || ev.kind == messageDelta || ev.kind == messageStop):
 		return "the message goes on while a tool use has not ended"
 	case ev.kind == messageStart && (f.started || ev.content):
