@@ -45,7 +45,7 @@ type provider struct {
 	// kind are claims that only a job's token has: the same keys sign logins, too. subject is what "sub" begins with.
 	kind    []string
 	subject string
-	// jobKey names one job of one attempt. nil: tokens do not name a job.
+	// jobKey names one job of one attempt. nil: tokens do not name a job, and the identity's key is empty.
 	jobKey []keyPart
 	// jti says that every token has an id of its own.
 	jti bool

@@ -214,8 +214,5 @@ func (i *trusted) identify(t *jwt, at tokenTimes) (access.Identity, error) {
 	if id.JobKey, err = p.keyOf(t.claims); err != nil {
 		return access.Identity{}, err
 	}
-	if p.jobKey == nil {
-		id.JobKey = access.JobKey("token=" + hex.EncodeToString(hash[:]))
-	}
 	return id, nil
 }

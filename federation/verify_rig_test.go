@@ -3,6 +3,7 @@ package federation_test
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/hmac"
 	"crypto/rand"
@@ -95,6 +96,8 @@ func signature(alg any, signed string, signer any) []byte {
 		mac := hmac.New(sha256.New, k)
 		mac.Write([]byte(signed))
 		return mac.Sum(nil)
+	case ed25519.PrivateKey:
+		return ed25519.Sign(k, []byte(signed))
 	case *ecdsa.PrivateKey:
 		r, s, err := ecdsa.Sign(rand.Reader, k, sum[:])
 		if err != nil {
@@ -306,4 +309,16 @@ func flipLetter(part string) string {
 	text := string(unb64(part))
 	at := strings.Index(text, "octocat") + len("octoca")
 	return b64([]byte(text[:at] + string(text[at]^1) + text[at+1:]))
+}
+
+// byIssuer routes requests by the beginning of their URL.
+type byIssuer map[string]*network
+
+func (b byIssuer) RoundTrip(r *http.Request) (*http.Response, error) {
+	for issuer, n := range b {
+		if strings.HasPrefix(r.URL.String(), issuer) {
+			return n.RoundTrip(r)
+		}
+	}
+	return nil, fmt.Errorf("nobody answers %s", r.URL)
 }
