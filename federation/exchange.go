@@ -26,6 +26,8 @@ const (
 	seenLeeway = 60 * time.Second
 	// judgements is how often an exchange begins anew because its mapping was changed under it.
 	judgements = 3
+	// livenessWait is how long a provider has to say whether a job still runs.
+	livenessWait = 5 * time.Second
 	// rulePrefix begins a federation rule's id at the provider, and is cut from what names a mapping here.
 	rulePrefix = "fdrl_"
 )
@@ -56,8 +58,9 @@ type ExchangeConfig struct {
 
 // Exchange turns what a job shows into an access token of a session. It is safe for concurrent use.
 type Exchange struct {
-	c    ExchangeConfig
-	jobs jobLocks
+	c      ExchangeConfig
+	jobs   jobLocks
+	latest auditMemory
 }
 
 // NewExchange returns a ready exchange.
@@ -210,7 +213,9 @@ func (x *Exchange) openOrRenew(ctx context.Context, a *attempt, m *mappingInForc
 
 // live asks the provider whether the job still runs.
 func (x *Exchange) live(ctx context.Context, id access.Identity, m *mappingInForce, entry *sessionEntry) error {
-	state, err := x.c.Liveness.JobEnded(ctx, id)
+	asking, cancel := context.WithTimeout(ctx, livenessWait)
+	defer cancel()
+	state, err := x.c.Liveness.JobEnded(asking, id)
 	switch {
 	case err == nil && state == LiveEnded:
 		if entry != nil {
@@ -263,7 +268,7 @@ func (x *Exchange) open(ctx context.Context, a *attempt, m *mappingInForce, id a
 	if err := x.stillInForce(ctx, entry); err != nil {
 		return Opened{}, err
 	}
-	return opened(a, session, text, token, now), nil
+	return opened(a, entry.session, text, token, now), nil
 }
 
 // stillInForce reads the mapping's revision once more, and judges the session again where it is another.

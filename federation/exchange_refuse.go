@@ -4,44 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"time"
 
 	"github.com/jobgate/jobgate/internal/access"
 )
-
-// AuditEvent is one exchange, or one refusal. It holds no token.
-type AuditEvent struct {
-	Time     time.Time
-	Exchange string
-	Door     string
-	Outcome  string // "opened", "renewed", "joined" or "refused"
-	// Identity is zero where the token did not verify.
-	Identity    access.Identity
-	Mapping     string
-	Session     string
-	Connections []string
-	// Of a refusal:
-	Code   access.Code
-	Reason string
-	Err    error // with all details
-}
-
-func logAudit(log *slog.Logger) func(context.Context, AuditEvent) {
-	return func(ctx context.Context, e AuditEvent) {
-		level, attrs := slog.LevelInfo, []slog.Attr{
-			slog.String("exchange", e.Exchange), slog.String("door", e.Door), slog.String("outcome", e.Outcome),
-			slog.String("issuer", e.Identity.Issuer), slog.String("job", string(e.Identity.JobKey)),
-			slog.String("subject", e.Identity.Subject), slog.String("mapping", e.Mapping), slog.String("session", e.Session),
-			slog.Any("connections", e.Connections),
-		}
-		if e.Err != nil {
-			level = slog.LevelWarn
-			attrs = append(attrs, slog.String("code", string(e.Code)), slog.String("reason", e.Reason), slog.Any("err", e.Err))
-		}
-		log.LogAttrs(ctx, level, "exchange", attrs...)
-	}
-}
 
 // attempt is one exchange under way.
 type attempt struct {
@@ -76,7 +41,7 @@ func (x *Exchange) attempt(ctx context.Context, door string, do func(*attempt) (
 	if err != nil {
 		refused := a.refuse(err)
 		a.event.Outcome, a.event.Code, a.event.Reason, a.event.Err = "refused", refused.Code, refused.Reason, err
-		x.c.Audit(ctx, a.event)
+		x.audit(ctx, a.event)
 		return Opened{}, refused
 	}
 	a.event.Outcome = "opened"
@@ -87,7 +52,7 @@ func (x *Exchange) attempt(ctx context.Context, door string, do func(*attempt) (
 		a.event.Outcome = "joined"
 	}
 	a.event.Mapping, a.event.Session, a.event.Connections = opened.Session.Mapping, opened.Session.ID, opened.Connections
-	x.c.Audit(ctx, a.event)
+	x.audit(ctx, a.event)
 	return opened, nil
 }
 

@@ -409,3 +409,22 @@ func TestAudit(t *testing.T) {
 		}
 	})
 }
+
+func TestAudited(t *testing.T) {
+	inTime(t, func(t *testing.T) {
+		w := newWorld(t, agents())
+		o := w.mustOpen("1/a")
+		for range 600 {
+			_, _ = w.open("nonsense")
+		}
+		if e, ok := w.exchange.Audited(o.Exchange); !ok || e.Session != o.Session.ID {
+			t.Errorf("event = %+v, %v: strangers pushed it out", e, ok)
+		}
+		if e, ok := w.exchange.Audited(w.audit[600].Exchange); !ok || e.Reason != "malformed" {
+			t.Errorf("event = %+v, %v", e, ok)
+		}
+		if _, ok := w.exchange.Audited(w.audit[1].Exchange); ok {
+			t.Error("the memory of refusals has no bound")
+		}
+	})
+}

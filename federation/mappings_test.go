@@ -278,10 +278,10 @@ func TestExchangeRacesDelete(t *testing.T) {
 	w := newWorld(t)
 	var before, after atomic.Int64
 	var workers sync.WaitGroup
-	for worker := range 10 {
+	for worker := range 2 {
 		workers.Go(func() {
-			for round := range 100 {
-				if w.raceDelete(fmt.Sprint("agents-", worker), worker*100+round, round%25) {
+			for round := range 500 {
+				if w.raceDelete(fmt.Sprint("agents-", worker), worker*500+round, round%8) {
 					before.Add(1)
 				} else {
 					after.Add(1)
@@ -357,4 +357,33 @@ func TestExchangeRacesChange(t *testing.T) {
 		}
 		w.must(w.sessions.End(t.Context(), o.Session.ID, access.EndClosed, "test"))
 	}
+}
+
+// BenchmarkDelete is how long it takes to cut 1,000 sessions that watch.
+func BenchmarkDelete(b *testing.B) {
+	w := newWorld(b)
+	var cut time.Duration
+	job := 0
+	for b.Loop() {
+		b.StopTimer()
+		_, err := w.mappings.Put(b.Context(), agents(), 0, "test")
+		w.must(err)
+		ended := watcher{make(chan access.EndReason, 1000)}
+		for range 1000 {
+			w.mustOpen(fmt.Sprintf("%d/%d", job, job)).Session.Watch(ended)
+			job++
+		}
+		b.StartTimer()
+		begin := time.Now()
+		done := make(chan time.Duration)
+		go func() {
+			for range 1000 {
+				<-ended.ended
+			}
+			done <- time.Since(begin)
+		}()
+		w.must(w.mappings.Delete(b.Context(), "agents", 0, "test"))
+		cut += <-done
+	}
+	b.ReportMetric(float64(cut.Milliseconds())/float64(b.N), "ms/cut")
 }

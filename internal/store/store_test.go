@@ -477,3 +477,45 @@ func BenchmarkOpenSession(b *testing.B) {
 	})
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "sessions/s")
 }
+
+// TestFullDisk holds that a change which finds no room leaves nothing half done, takes no other change with it for
+// good, and that writing goes on once there is room.
+func TestFullDisk(t *testing.T) {
+	db := opened(t)
+	if err := db.Limit(1); err != nil { // what there is, and no page more
+		t.Fatal(err)
+	}
+	written := 0
+	for full := false; !full; {
+		if written > 1000 {
+			t.Fatal("the disk is never full")
+		}
+		err := db.OpenSession(t.Context(), opening(written))
+		if full = err != nil; full && access.CodeOf(err) != access.CodeUnavailable {
+			t.Fatalf("error = %v", err)
+		}
+		if !full {
+			written++
+		}
+	}
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			if err := db.OpenSession(context.Background(), opening(written+i)); err == nil {
+				t.Errorf("session %d was written on a full disk", written+i)
+			}
+		})
+	}
+	wg.Wait()
+	if rows, err := db.SessionRows(t.Context(), true, 0); err != nil || len(rows) != written {
+		t.Errorf("%d sessions, %v, want %d", len(rows), err, written)
+	}
+	if err := db.Limit(0); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		if err := db.OpenSession(t.Context(), opening(written+i)); err != nil {
+			t.Errorf("session %d with room again: %v", written+i, err)
+		}
+	}
+}
