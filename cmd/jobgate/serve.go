@@ -114,7 +114,9 @@ type server struct {
 
 // newServer wires the program. The order is the way of a token and of a call: store and record first, then who opens
 // sessions, then who asks people, then the calls, then the two sides.
-func newServer(ctx context.Context, cfg *config, env environment, log *slog.Logger) (_ *server, err error) {
+//
+// Channels are asked beside Slack.
+func newServer(ctx context.Context, cfg *config, env environment, log *slog.Logger, channels ...approvals.Channel) (_ *server, err error) {
 	b, err := buildConfig(cfg, env, log)
 	if err != nil {
 		return nil, err
@@ -154,7 +156,7 @@ func newServer(ctx context.Context, cfg *config, env environment, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	slack, err := s.openDesk(ctx)
+	slack, err := s.openDesk(ctx, channels)
 	if err != nil {
 		return nil, err
 	}

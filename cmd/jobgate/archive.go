@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"gocloud.dev/blob"
+
+	"github.com/jobgate/jobgate/internal/access"
+	"github.com/jobgate/jobgate/internal/archive"
+	"github.com/jobgate/jobgate/internal/signing"
+)
+
+// archiveOptions say which bucket: a flag, or the configuration file.
+type archiveOptions struct {
+	*options
+	bucket, prefix, key string
+}
+
+func archiveCommand(o *options) *cobra.Command {
+	a := &archiveOptions{options: o}
+	c := &cobra.Command{Use: "archive", Short: "Read and verify session archives, from the bucket alone", Args: noArgs}
+	c.PersistentFlags().StringVar(&a.bucket, "bucket", "", "the bucket's URL; default: the configuration file's")
+	c.PersistentFlags().StringVar(&a.prefix, "prefix", "", "the prefix within the bucket")
+	verify := &cobra.Command{Use: "verify [SESSION...]", Short: "Verify signatures, parts and the chain; without a session, of all", RunE: a.verify}
+	verify.Flags().StringVar(&a.key, "key", "", "file with the pinned public keys (jobgate-archive.json); default: the server's own key folder")
+	c.AddCommand(
+		&cobra.Command{Use: "ls", Short: "List the archived sessions, newest first", Args: noArgs, RunE: a.list},
+		&cobra.Command{Use: "show SESSION", Short: "Show what a session's archive says about it", Args: exactly(1, "a session's id"), RunE: a.show},
+		&cobra.Command{Use: "replay SESSION", Short: "Tell what happened in a session, in order", Args: exactly(1, "a session's id"), RunE: a.replay},
+		&cobra.Command{Use: "export SESSION", Short: "Write a session's events as JSON lines", Args: exactly(1, "a session's id"), RunE: a.export},
+		verify,
+	)
+	return c
+}
+
+// open opens the bucket.
+func (a *archiveOptions) open(ctx context.Context) (*blob.Bucket, error) {
+	if a.bucket == "" {
+		cfg, err := loadConfig(a.config)
+		if err != nil {
+			return nil, fmt.Errorf("%w; or name the bucket with --bucket", err)
+		}
+		a.bucket, a.prefix = cfg.Archive.Bucket, cfg.Archive.Prefix
+		if a.key == "" {
+			a.key = filepath.Join(cfg.Data, "keys", string(signing.Archive)+".jwk")
+		}
+	}
+	if folder, ok := strings.CutPrefix(a.bucket, "file://"); ok {
+		folder, _, _ = strings.Cut(folder, "?")
+		if _, err := os.Stat(folder); err != nil {
+			return nil, fmt.Errorf("there is no archive yet: %w", err)
+		}
+	}
+	bucket, _, err := openBucket(ctx, a.bucket)
+	return bucket, err
+}
+
+func (a *archiveOptions) list(c *cobra.Command, _ []string) error {
+	bucket, err := a.open(c.Context())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = bucket.Close() }()
+	var rows [][]string
+	var entries []archive.Entry
+	for e, err := range archive.List(c.Context(), bucket, a.prefix, archive.Filter{}) {
+		if err != nil {
+			return err
+		}
+		state := "open, or its end is not archived"
+		if e.Manifest && e.Signed {
+			state = "finished"
+		}
+		entries = append(entries, e)
+		rows = append(rows, []string{e.Session, e.Day.Format(time.DateOnly), state, strconv.Itoa(len(e.Parts)), strconv.FormatInt(e.Bytes, 10)})
+	}
+	if a.json() {
+		return a.printJSON(map[string]any{"items": entries})
+	}
+	return a.table([]string{"SESSION", "DAY", "STATE", "PARTS", "BYTES"}, rows)
+}
+
+func (a *archiveOptions) show(c *cobra.Command, args []string) error {
+	bucket, err := a.open(c.Context())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = bucket.Close() }()
+	entry, err := archive.Find(c.Context(), bucket, a.prefix, args[0])
+	if err != nil {
+		return err
+	}
+	if !entry.Manifest {
+		return fmt.Errorf("session %s has no manifest yet: it is open, or its end is not archived; `jobgate archive replay %s` shows what is there", args[0], args[0])
+	}
+	m, err := archive.ReadManifest(c.Context(), bucket, entry)
+	if err != nil {
+		return err
+	}
+	if a.json() {
+		return a.printJSON(m)
+	}
+	for _, row := range [][2]string{
+		{"session", m.Session}, {"where", entry.Location}, {"mapping", fmt.Sprintf("%s, revision %d (%s)", m.Mapping, m.Revision, m.Mode)},
+		{"issuer", m.Issuer + " " + m.IssuerURL}, {"subject", m.Subject}, {"job key", m.JobKey}, {"job", m.JobURL},
+		{"opened", m.Opened.Format(time.RFC3339) + " at " + m.Door}, {"ended", m.Ended.Format(time.RFC3339) + ": " + access.EndReason(m.Reason).Text()},
+		{"calls", fmt.Sprintf("%d, %d denied, %d questions", m.Calls, m.Denials, m.Approvals)},
+		{"interrupted", strconv.FormatBool(m.Interrupted)}, {"events", fmt.Sprintf("%d in %s, head %s", m.Events, plural(len(m.Parts), "part"), m.Head)},
+	} {
+		if _, err := fmt.Fprintf(a.env.Stdout, "%-12s %s\n", row[0], line(row[1], 200)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *archiveOptions) export(c *cobra.Command, args []string) error {
+	bucket, err := a.open(c.Context())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = bucket.Close() }()
+	for l, err := range archive.Events(c.Context(), bucket, a.prefix, args[0]) {
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(a.env.Stdout, "%s\n", l.Raw); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *archiveOptions) verify(c *cobra.Command, args []string) error {
+	bucket, err := a.open(c.Context())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = bucket.Close() }()
+	keys, err := a.publicKeys()
+	if err != nil {
+		return err
+	}
+	if len(args) == 0 {
+		for e, err := range archive.List(c.Context(), bucket, a.prefix, archive.Filter{}) {
+			if err != nil {
+				return err
+			}
+			args = append(args, e.Session)
+		}
+	}
+	var reports []archive.Report
+	bad := 0
+	for _, session := range args {
+		report, err := archive.Verify(c.Context(), bucket, a.prefix, session, keys)
+		if err != nil {
+			return err
+		}
+		reports = append(reports, report)
+		if report.Err(time.Now()) != nil {
+			bad++
+		}
+		if !a.json() {
+			a.printReport(report)
+		}
+	}
+	if a.json() {
+		if err := a.printJSON(map[string]any{"items": reports}); err != nil {
+			return err
+		}
+	}
+	if bad > 0 {
+		return fmt.Errorf("%s of %d did not verify", plural(bad, "archive"), len(args))
+	}
+	return nil
+}
+
+func (a *archiveOptions) printReport(r archive.Report) {
+	switch {
+	case r.OK():
+		_, _ = fmt.Fprintf(a.env.Stdout, "%s: good: signed, whole, %d events in %s\n", escape(r.Session), r.Events, plural(r.Parts, "part"))
+	case len(r.Problems) == 0:
+		_, _ = fmt.Fprintf(a.env.Stdout, "%s: not finished: %d events so far hold; its window closes %s\n", escape(r.Session), r.Events, ago(r.Opened.Closes))
+	default:
+		for _, p := range r.Problems {
+			_, _ = fmt.Fprintf(a.env.Stdout, "%s: BAD: %s\n", escape(r.Session), escape(p.String()))
+		}
+	}
+}
+
+// publicKeys reads the pinned keys; a private key file serves for its public half.
+func (a *archiveOptions) publicKeys() (*signing.KeySet, error) {
+	if a.key == "" {
+		return nil, usageError{errors.New("name the pinned public keys with --key: the file that the server shows at /.well-known/jobgate-archive.json")}
+	}
+	raw, err := os.ReadFile(filepath.Clean(a.key))
+	if err != nil {
+		return nil, fmt.Errorf("read the archive's public keys: %w", err)
+	}
+	if filepath.Ext(a.key) == ".jwk" {
+		key, err := signing.Load(filepath.Dir(a.key), signing.Archive)
+		if err != nil {
+			return nil, err
+		}
+		return key.KeySet(), nil
+	}
+	return signing.ParseKeySet(raw, signing.Archive)
+}

@@ -1,0 +1,349 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/jobgate/jobgate/internal/api"
+)
+
+func mappingsCommand(o *options) *cobra.Command {
+	c := &cobra.Command{Use: "mappings", Short: "Show and change mappings", Args: noArgs}
+	c.AddCommand(
+		&cobra.Command{Use: "ls", Short: "List the mappings, deleted ones among them", Args: noArgs, RunE: o.listMappings},
+		&cobra.Command{Use: "show NAME", Short: "Show a mapping", Args: exactly(1, "a mapping's name"), RunE: o.showMapping},
+		o.applyCommand(),
+		&cobra.Command{Use: "delete NAME", Short: "Delete a mapping: its sessions end at once, open streams are cut",
+			Args: exactly(1, "a mapping's name"), RunE: o.deleteMapping},
+		&cobra.Command{Use: "restore NAME", Short: "Put a mapping of the file in force again that was deleted here",
+			Args: exactly(1, "a mapping's name"), RunE: o.restoreMapping},
+	)
+	return c
+}
+
+func (o *options) listMappings(c *cobra.Command, _ []string) error {
+	cl, err := o.newClient()
+	if err != nil {
+		return err
+	}
+	var list api.List[api.MappingView]
+	if err := cl.do(c.Context(), http.MethodGet, "/v1/mappings", nil, nil, &list); err != nil {
+		return err
+	}
+	if o.json() {
+		return o.printJSON(list)
+	}
+	var rows [][]string
+	for _, m := range list.Items {
+		state := "in force"
+		if m.Deleted {
+			state = "deleted by " + m.By
+		}
+		rows = append(rows, []string{m.Name, strconv.FormatInt(m.Revision, 10), m.Source, state, strconv.Itoa(m.Sessions), m.Spec.Issuer})
+	}
+	return o.table([]string{"NAME", "REVISION", "SOURCE", "STATE", "OPEN SESSIONS", "ISSUER"}, rows)
+}
+
+func (o *options) showMapping(c *cobra.Command, args []string) error {
+	cl, err := o.newClient()
+	if err != nil {
+		return err
+	}
+	var m api.MappingView
+	if err := cl.do(c.Context(), http.MethodGet, "/v1/mappings/"+url.PathEscape(args[0]), nil, nil, &m); err != nil {
+		return err
+	}
+	if o.json() {
+		return o.printJSON(m)
+	}
+	var out bytes.Buffer
+	e := yaml.NewEncoder(&out)
+	e.SetIndent(2)
+	if err := e.Encode(m.Spec); err != nil {
+		return err
+	}
+	state := ""
+	if m.Deleted {
+		state = ", deleted by " + m.By
+	}
+	_, err = fmt.Fprintf(o.env.Stdout, "# revision %d from %s%s, %s\n%s", m.Revision, m.Source, escape(state), plural(m.Sessions, "open session"), escape(out.String()))
+	return err
+}
+
+func (o *options) applyCommand() *cobra.Command {
+	var file string
+	c := &cobra.Command{Use: "apply -f FILE", Short: "Create or replace a mapping from a YAML or JSON file", Args: noArgs}
+	c.Flags().StringVarP(&file, "file", "f", "", "the mapping's file")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if file == "" {
+			return usageError{errors.New("name the mapping's file with -f")}
+		}
+		spec, err := readMapping(file)
+		if err != nil {
+			return err
+		}
+		cl, err := o.newClient()
+		if err != nil {
+			return err
+		}
+		path := "/v1/mappings/" + url.PathEscape(spec.Name)
+		var m api.MappingView
+		header := map[string]string{}
+		if err := cl.do(c.Context(), http.MethodGet, path, nil, nil, &m); err == nil && !m.Deleted {
+			header["If-Match"] = `"` + strconv.FormatInt(m.Revision, 10) + `"`
+		}
+		if err := cl.do(c.Context(), http.MethodPut, path, header, spec, &m); err != nil {
+			return err
+		}
+		if o.json() {
+			return o.printJSON(m)
+		}
+		_, err = fmt.Fprintf(o.env.Stdout, "mapping %s: revision %d is in force, %s\n", escape(m.Name), m.Revision, plural(m.Sessions, "open session"))
+		return err
+	}
+	return c
+}
+
+// readMapping reads one mapping; JSON is YAML.
+func readMapping(file string) (api.Mapping, error) {
+	var m api.Mapping
+	raw, err := os.ReadFile(filepath.Clean(file))
+	if err != nil {
+		return m, err
+	}
+	found := &problems{file: file}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(raw, &doc); err != nil || len(doc.Content) == 0 {
+		return m, fmt.Errorf("%s is no YAML or JSON document: %w", file, err)
+	}
+	checkKeys(doc.Content[0], &m, found)
+	if err := found.or(); err != nil {
+		return m, err
+	}
+	if err := doc.Content[0].Decode(&m); err != nil {
+		addDecodeErrors(found, err)
+		return m, found
+	}
+	if m.Name == "" {
+		found.add(1, "name", "the mapping has no name")
+	}
+	return m, found.or()
+}
+
+func (o *options) deleteMapping(c *cobra.Command, args []string) error {
+	cl, err := o.newClient()
+	if err != nil {
+		return err
+	}
+	if err := cl.do(c.Context(), http.MethodDelete, "/v1/mappings/"+url.PathEscape(args[0]), nil, nil, nil); err != nil {
+		return err
+	}
+	if o.json() {
+		return o.printJSON(map[string]any{"deleted": args[0]})
+	}
+	_, err = fmt.Fprintf(o.env.Stdout, "mapping %s is deleted; its sessions have ended\n", escape(args[0]))
+	return err
+}
+
+func (o *options) restoreMapping(c *cobra.Command, args []string) error {
+	cl, err := o.newClient()
+	if err != nil {
+		return err
+	}
+	var m api.MappingView
+	if err := cl.do(c.Context(), http.MethodPost, "/v1/mappings/"+url.PathEscape(args[0])+"/restore", nil, nil, &m); err != nil {
+		return err
+	}
+	if o.json() {
+		return o.printJSON(m)
+	}
+	_, err = fmt.Fprintf(o.env.Stdout, "mapping %s is in force again as revision %d\n", escape(m.Name), m.Revision)
+	return err
+}
+
+func sessionsCommand(o *options) *cobra.Command {
+	c := &cobra.Command{Use: "sessions", Short: "Show and close sessions", Args: noArgs}
+	var all bool
+	ls := &cobra.Command{Use: "ls", Short: "List the open sessions", Args: noArgs, RunE: func(c *cobra.Command, _ []string) error { return o.listSessions(c, all) }}
+	ls.Flags().BoolVarP(&all, "all", "a", false, "those that are over, too")
+	c.AddCommand(ls,
+		&cobra.Command{Use: "show ID", Short: "Show a session", Args: exactly(1, "a session's id"), RunE: o.showSession},
+		&cobra.Command{Use: "close ID", Short: "End a session: its job can open no other under the same mapping", Args: exactly(1, "a session's id"), RunE: o.closeSession},
+	)
+	return c
+}
+
+func (o *options) listSessions(c *cobra.Command, all bool) error {
+	cl, err := o.newClient()
+	if err != nil {
+		return err
+	}
+	path := "/v1/sessions?state=open"
+	if all {
+		path = "/v1/sessions"
+	}
+	var list api.List[api.SessionView]
+	if err := cl.do(c.Context(), http.MethodGet, path, nil, nil, &list); err != nil {
+		return err
+	}
+	if o.json() {
+		return o.printJSON(list)
+	}
+	var rows [][]string
+	for _, s := range list.Items {
+		state := s.State
+		if s.EndReason != "" {
+			state += " (" + s.EndReason + ")"
+		}
+		rows = append(rows, []string{s.ID, state, s.Mapping, jobText(s.Job), ago(s.Opened), ago(s.Closes),
+			strconv.FormatInt(s.Tally.Calls, 10), strconv.FormatInt(s.Tally.Denials, 10)})
+	}
+	return o.table([]string{"SESSION", "STATE", "MAPPING", "JOB", "OPENED", "CLOSES", "CALLS", "DENIALS"}, rows)
+}
+
+// jobText is one line about a job.
+func jobText(job any) string {
+	fields, _ := job.(map[string]any)
+	var parts []string
+	for _, name := range []string{"repository", "ref", "workflow"} {
+		if s, _ := fields[name].(string); s != "" {
+			parts = append(parts, s)
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+func (o *options) showSession(c *cobra.Command, args []string) error {
+	cl, err := o.newClient()
+	if err != nil {
+		return err
+	}
+	var s api.SessionView
+	if err := cl.do(c.Context(), http.MethodGet, "/v1/sessions/"+url.PathEscape(args[0]), nil, nil, &s); err != nil {
+		return err
+	}
+	if o.json() {
+		return o.printJSON(s)
+	}
+	rows := [][2]string{
+		{"session", s.ID}, {"state", strings.TrimSpace(s.State + " " + s.EndReason)}, {"mapping", fmt.Sprintf("%s, revision %d", s.Mapping, s.Revision)},
+		{"job", jobText(s.Job)}, {"job key", s.JobKey}, {"issuer", s.Issuer}, {"opened", s.Opened.Format("2006-01-02 15:04:05Z")},
+		{"lease until", s.Asleep.Format("2006-01-02 15:04:05Z")}, {"closes", s.Closes.Format("2006-01-02 15:04:05Z")},
+		{"calls", fmt.Sprintf("%d, %d denied, %d would have been", s.Tally.Calls, s.Tally.Denials, s.Tally.Observed)},
+		{"approvals", fmt.Sprintf("%d asked, %d approved, %d denied, %d expired", s.Tally.Asked, s.Tally.Approved, s.Tally.Denied, s.Tally.Expired)},
+		{"archive", s.Archive},
+	}
+	for name, u := range s.Usage {
+		rows = append(rows, [2]string{"used of " + name, fmt.Sprintf("%d requests, %d input tokens, %d output tokens", u.Requests, u.InputTokens, u.OutputTokens)})
+	}
+	for _, r := range rows {
+		if _, err := fmt.Fprintf(o.env.Stdout, "%-14s %s\n", r[0], line(r[1], 200)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *options) closeSession(c *cobra.Command, args []string) error {
+	cl, err := o.newClient()
+	if err != nil {
+		return err
+	}
+	if err := cl.do(c.Context(), http.MethodDelete, "/v1/sessions/"+url.PathEscape(args[0]), nil, nil, nil); err != nil {
+		return err
+	}
+	if o.json() {
+		return o.printJSON(map[string]any{"closed": args[0]})
+	}
+	_, err = fmt.Fprintf(o.env.Stdout, "session %s is closed\n", escape(args[0]))
+	return err
+}
+
+func approvalsCommand(o *options) *cobra.Command {
+	c := &cobra.Command{Use: "approvals", Short: "Answer questions", Args: noArgs}
+	var all bool
+	ls := &cobra.Command{Use: "ls", Short: "List the questions that wait for an answer", Args: noArgs, RunE: func(c *cobra.Command, _ []string) error { return o.listApprovals(c, all) }}
+	ls.Flags().BoolVarP(&all, "all", "a", false, "those that are settled, too")
+	var reason string
+	vote := func(verb, short string) *cobra.Command {
+		cmd := &cobra.Command{Use: verb + " ID", Short: short, Args: exactly(1, "a question's id"),
+			RunE: func(c *cobra.Command, args []string) error { return o.vote(c, verb, args[0], reason) }}
+		cmd.Flags().StringVarP(&reason, "reason", "r", "", "why; the agent reads it where the answer is no")
+		return cmd
+	}
+	c.AddCommand(ls, vote("approve", "Let exactly this run"), vote("deny", "Let it not run"))
+	return c
+}
+
+func (o *options) listApprovals(c *cobra.Command, all bool) error {
+	cl, err := o.newClient()
+	if err != nil {
+		return err
+	}
+	path := "/v1/approvals?state=pending"
+	if all {
+		path = "/v1/approvals"
+	}
+	var list api.List[api.ApprovalView]
+	if err := cl.do(c.Context(), http.MethodGet, path, nil, nil, &list); err != nil {
+		return err
+	}
+	if o.json() {
+		return o.printJSON(list)
+	}
+	if len(list.Items) == 0 {
+		_, err := fmt.Fprintln(o.env.Stdout, "no question waits")
+		return err
+	}
+	for i, a := range list.Items {
+		if i > 0 {
+			_, _ = fmt.Fprintln(o.env.Stdout)
+		}
+		o.printApproval(a)
+	}
+	return nil
+}
+
+// printApproval shows a question whole: what is approved here must have been seen here.
+func (o *options) printApproval(a api.ApprovalView) {
+	out := o.env.Stdout
+	_, _ = fmt.Fprintf(out, "%s  %s", escape(a.ID), escape(a.State))
+	if a.By != "" {
+		_, _ = fmt.Fprintf(out, " by %s", line(a.By, 80))
+	}
+	_, _ = fmt.Fprintf(out, "\n  job      %s\n  rule     %s of mapping %s: %s\n  expires  %s\n  asks     %s on %s",
+		line(jobText(a.Job), 160), escape(a.Rule), escape(a.Mapping), line(a.Reason, 200), ago(a.Expires), line(a.Title, 160), escape(a.Connection))
+	if a.Masked > 0 {
+		_, _ = fmt.Fprintf(out, "  (%s masked)", plural(a.Masked, "value"))
+	}
+	_, _ = fmt.Fprintln(out)
+	for _, text := range strings.Split(escape(a.Text), "\n") {
+		_, _ = fmt.Fprintf(out, "    | %s\n", text)
+	}
+}
+
+func (o *options) vote(c *cobra.Command, verb, id, reason string) error {
+	cl, err := o.newClient()
+	if err != nil {
+		return err
+	}
+	var a api.ApprovalView
+	if err := cl.do(c.Context(), http.MethodPost, "/v1/approvals/"+url.PathEscape(id)+"/"+verb, nil, api.Vote{Reason: reason}, &a); err != nil {
+		return err
+	}
+	if o.json() {
+		return o.printJSON(a)
+	}
+	_, err = fmt.Fprintf(o.env.Stdout, "%s: %s on %s is %s\n", escape(a.ID), line(a.Title, 100), escape(a.Connection), escape(a.State))
+	return err
+}
