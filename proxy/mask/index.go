@@ -123,7 +123,8 @@ func (x *index) begins(prefix uint32, n int) bool {
 // A filter says of most places that nothing begins there.
 type filter struct {
 	triples [1024]uint64 // a bit for the hash of each three bytes that are first or second in a key
-	early   [256]bool    // the bytes that occur in keys
+	early   [256]bool    // the bytes that occur in keys of patterns: detectors read no escapes
+	dull    [256]bool    // the bytes behind a backslash that make of it nothing that a key holds
 	edges   uint64       // the base64 values that may stand before a pattern's body
 }
 
@@ -132,9 +133,13 @@ func (f *filter) add(x *index) {
 		le := bits.ReverseBytes32(e.key)
 		f.set(le & 0xffffff)
 		f.set(le >> 8)
-		for shift := 0; shift < 32; shift += 8 {
+		for shift := 0; shift < 32 && e.what >= 0; shift += 8 {
 			f.early[byte(e.key>>shift)] = true
 		}
+	}
+	for c := range 256 {
+		b := shortEscape(byte(c))
+		f.dull[c] = !isLead(byte(c)) && c != 'u' && !isBreak(b) && (b == 0 || !f.early[b])
 	}
 	for i := range x.patterns {
 		for v := range uint8(64) {
@@ -153,7 +158,10 @@ func (f *filter) set(v uint32) {
 	f.triples[h>>6] |= 1 << (h & 63)
 }
 
-func (f *filter) has(v uint32) bool {
+func (f *filter) has(v uint32) bool { return f.bit(v)&1 != 0 }
+
+// bit gives in its lowest bit whether the three low bytes of v may be in a key.
+func (f *filter) bit(v uint32) uint64 {
 	h := triple(v & 0xffffff)
-	return f.triples[h>>6]>>(h&63)&1 != 0
+	return f.triples[h>>6] >> (h & 63)
 }

@@ -4,20 +4,22 @@ import (
 	"bytes"
 	"encoding/binary"
 	"slices"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // next gives the first place from pos on at which a match may begin with a key as it is, len(src) when there is none.
 func (s *Set) next(src []byte, pos int, closed bool) int {
-	i := pos
-	for ; i+keyLen <= len(src); i += 2 {
-		if !s.filter.has(binary.LittleEndian.Uint32(src[i:])) {
+	f, i := s.filter, pos
+	for ; i+8 <= len(src); i += 6 {
+		v := binary.LittleEndian.Uint64(src[i:])
+		if (f.bit(uint32(v))|f.bit(uint32(v>>16))|f.bit(uint32(v>>32)))&1 == 0 {
 			continue
 		}
-		if i > pos && s.isKey(src[i-1:]) {
-			return i - 1
-		}
-		if s.isKey(src[i:]) {
-			return i
+		for at := max(pos, i-1); at < i+5; at++ { // i+4 is the last place whose second byte is looked at
+			if s.isKey(src[at:]) {
+				return at
+			}
 		}
 	}
 	for i = max(pos, i-1); i < len(src); i++ {
@@ -58,26 +60,40 @@ func (s *Set) begins(prefix uint32, n int) bool {
 	return false
 }
 
-// nextOdd gives the first place from pos on of an escape that may stand for a byte of a key, or of a line break that may
+// odds are the next places of the bytes that begin escapes or are line breaks. Those before the place that is asked for
+// are not known.
+type odds struct{ backslash, percent, lf, cr int }
+
+func (o *odds) reset() { *o = odds{-1, -1, -1, -1} }
+
+// next gives the first place from pos on of an escape that may stand for a byte of a key, or of a line break that may
 // divide one; len(src) when there is none.
-func (s *Set) nextOdd(src []byte, pos int, closed bool) int {
-	var next [len(oddBytes)]int
+func (o *odds) next(s *Set, src []byte, pos int, closed bool) int {
 	for {
-		at := len(src)
-		for i, c := range []byte(oddBytes) {
-			if next[i] <= pos {
-				next[i] = indexFrom(src, pos, c)
+		o.seek(&o.percent, src, pos, '%')
+		o.seek(&o.lf, src, pos, '\n')
+		o.seek(&o.cr, src, pos, '\r')
+		rare := min(o.percent, o.lf, o.cr)
+		o.seek(&o.backslash, src, pos, '\\')
+		for o.backslash < rare {
+			at := o.backslash
+			if at+1 == len(src) || !s.filter.dull[src[at+1]] && s.matters(src, at, closed) {
+				return at
 			}
-			at = min(at, next[i])
+			o.backslash = indexFrom(src, at+1, '\\')
 		}
-		if at == len(src) || s.matters(src, at, closed) {
-			return at
+		if rare == len(src) || s.matters(src, rare, closed) {
+			return rare
 		}
-		pos = at + 1
+		pos = rare + 1
 	}
 }
 
-const oddBytes = "\\%\n\r"
+func (o *odds) seek(place *int, src []byte, pos int, c byte) {
+	if *place < pos {
+		*place = indexFrom(src, pos, c)
+	}
+}
 
 func indexFrom(src []byte, pos int, c byte) int {
 	if i := bytes.IndexByte(src[pos:], c); i >= 0 {
@@ -92,25 +108,55 @@ func (s *Set) matters(src []byte, pos int, closed bool) bool {
 	if !isLead(lead) {
 		return s.divides(src, pos, pos+1, closed)
 	}
-	if pos+1 < len(src) {
-		c := src[pos+1]
-		switch {
-		case isLead(c):
-		case lead == '%' && hexValue(c) < 0:
-			return false
-		case lead == '\\' && c != 'u':
-			b := shortEscape(c)
-			return b != 0 && (s.filter.early[b] || isBreak(b) && s.divides(src, pos, pos+2, closed))
+	if len(src)-pos > 2 && src[pos+1] == '\\' && lead == '\\' {
+		if c := src[pos+2]; !isLead(c) && c != 'u' {
+			c = shortEscape(c)
+			return s.filter.early['\\'] || c != 0 && s.wants(src, c, pos, pos+3, closed)
 		}
+	}
+	if c, next, ok := commonEscape(src[pos:]); ok {
+		return c != 0 && s.wants(src, c, pos, pos+next, closed)
 	}
 	var us units
 	readUnits(&us, src, pos)
 	for _, u := range us.u[1:us.n] {
-		if s.filter.early[u.b[0]] || isBreak(u.b[0]) && s.divides(src, pos, u.next, closed) {
+		if s.wants(src, u.b[0], pos, u.next, closed) {
 			return true
 		}
 	}
 	return us.more && !closed
+}
+
+// commonEscape reads one of the escapes that texts are full of: those with but one reading beside the plain one, which
+// begins with c and has n bytes, or none with c 0.
+func commonEscape(src []byte) (c byte, n int, ok bool) {
+	if len(src) < 6 {
+		return 0, 0, false
+	}
+	switch {
+	case src[0] == '\\' && src[1] == 'u':
+		v := hexValue(src[2])<<12 | hexValue(src[3])<<8 | hexValue(src[4])<<4 | hexValue(src[5])
+		if v <= 0 || v >= 0x800 && utf16.IsSurrogate(rune(v)) || isLead(byte(v)) {
+			return 0, 0, false
+		}
+		var b [utf8.UTFMax]byte
+		utf8.EncodeRune(b[:], rune(v))
+		return b[0], 6, true
+	case src[0] == '\\' && !isLead(src[1]):
+		return shortEscape(src[1]), 2, true
+	case src[0] == '%' && !isLead(src[1]):
+		v := hexValue(src[1])<<4 | hexValue(src[2])
+		if v < 0 && hexValue(src[1]) < 0 {
+			return 0, 3, true
+		}
+		return byte(v), 3, v > 0 && !isLead(byte(v))
+	}
+	return 0, 0, false
+}
+
+// wants reports whether the escape src[pos:next] matters where it stands for c.
+func (s *Set) wants(src []byte, c byte, pos, next int, closed bool) bool {
+	return s.filter.early[c] || isBreak(c) && s.divides(src, pos, next, closed)
 }
 
 func isBreak(c byte) bool { return c == '\n' || c == '\r' }
@@ -120,20 +166,29 @@ func (s *Set) divides(src []byte, pos, next int, closed bool) bool {
 	if pos == 0 || base64Value(src[pos-1]) < 0 {
 		return false // every spelling of such a character ends with one
 	}
-	for next < len(src) && isBreak(src[next]) {
-		next++
+	for next < len(src) {
+		if isBreak(src[next]) {
+			next++
+		} else if len(src)-next > 1 && src[next] == '\\' && isBreak(shortEscape(src[next+1])) {
+			next += 2
+		} else {
+			break
+		}
 	}
+	// Where what is before the break is escaped, that escape matters itself. So it is as it stands.
 	after := src[next:min(len(src), next+2)]
 	if len(after) < 2 {
 		return !closed
 	}
-	before := src[max(0, pos-longestUnit):pos]
-	if isLead(after[0]) || isLead(after[1]) || isBreak(after[1]) || bytes.IndexByte(before, '%') >= 0 || bytes.IndexByte(before, '\\') >= 0 {
-		return true
+	if isLead(after[0]) {
+		return after[0] == '%' || isLead(after[1]) || after[1] == 'u' || after[1] == '/'
 	}
-	f, last := s.filter, uint32(before[len(before)-1])
-	first, second := uint32(after[0]), uint32(after[1])
-	return f.has(last|first<<8|second<<16) || len(before) > 1 && f.has(uint32(before[len(before)-2])|last<<8|first<<16)
+	if base64Value(after[0]) < 0 {
+		return false
+	}
+	f, last, first := s.filter, uint32(src[pos-1]), uint32(after[0])
+	return isLead(after[1]) || isBreak(after[1]) || f.has(last|first<<8|uint32(after[1])<<16) ||
+		pos > 1 && f.has(uint32(src[pos-2])|last<<8|first<<16)
 }
 
 // A find is what was found at one place of the text.

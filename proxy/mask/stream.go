@@ -19,9 +19,10 @@ type Stream struct {
 	prev [maxBefore]byte // what stands before buf: the last seen of these
 	seen int
 
-	at      int   // the first place in buf that is not decided
-	nextKey int   // the next candidates, from at on; less than at when they are to be looked for
-	nextOdd int   // the next escape or line break that matters, likewise
+	at      int // the first place in buf that is not decided
+	nextKey int // the next candidates, from at on; less than at when they are to be looked for
+	nextOdd int // the next escape or line break that matters, likewise
+	odds    odds
 	done    int64 // all before it is decided
 	end     int64 // of the last match, -1 before the first
 	tail    *charset
@@ -100,7 +101,10 @@ func (st *Stream) take(src []byte) (own []byte, copied bool) {
 	return st.buf, true
 }
 
-func (st *Stream) rewind() { st.nextKey, st.nextOdd = -1, -1 }
+func (st *Stream) rewind() {
+	st.nextKey, st.nextOdd = -1, -1
+	st.odds.reset()
+}
 
 // keep drops from buf what is decided, and leaves the rest in memory of the stream's own.
 func (st *Stream) keep(own []byte, copied bool) {
@@ -204,7 +208,7 @@ func (st *Stream) candidate() int {
 		st.nextKey = st.set.next(st.buf, st.at, st.closed)
 	}
 	if st.nextOdd < st.at {
-		st.nextOdd = st.set.nextOdd(st.buf, st.at, st.closed)
+		st.nextOdd = st.odds.next(st.set, st.buf, st.at, st.closed)
 	}
 	// What is odd within a key has at most the rest of the key before it.
 	at := min(st.nextKey, max(st.at, st.nextOdd-keyLen+1))
