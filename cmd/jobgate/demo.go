@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"text/template"
 	"time"
 
@@ -194,72 +193,99 @@ func (d *demo) job(ctx context.Context) (session string, err error) {
 	if d.model == nil {
 		model = "api.anthropic.com"
 	}
-	d.say("jobgate", "serves %s/anthropic, in front of %s; the job has its OIDC token and no key", base, model)
-	var finished, deleted atomic.Bool
-	var removed time.Time
-	results := 0
+	d.say("jobgate", "serves %s/anthropic, in front of %s; the job has an OIDC token and no key", base, model)
+	story := &demoStory{demo: d}
 	agent, err := testkit.NewAgent(testkit.AgentConfig{
 		BaseURL: base + "/anthropic", Rule: "demo", Organization: "demo",
 		Identity: func(ctx context.Context) (string, error) { return job.Token(ctx, base) },
-		Observe: func(e testkit.AgentEvent) {
-			switch e.Kind {
-			case testkit.AgentExchanged:
-				if session == "" {
-					session = d.sessionID(ctx)
-					d.say("exchange", "token verified, mapping demo matched: session %s", session)
-				}
-			case testkit.AgentToolStarted:
-				d.say("agent", "runs %s", line(e.Tool.Input, 90))
-			case testkit.AgentToolResult:
-				results++
-				if e.IsError {
-					d.say("agent", "reads a refusal and goes on (%s)", line(e.Text, 80))
-				} else {
-					d.say("agent", "reads %q", line(e.Text, 80))
-				}
-			case testkit.AgentText:
-				if text := strings.TrimSpace(e.Text); results >= 3 {
-					d.streamed(ctx, text, &deleted, &removed)
-				} else if text != "" {
-					d.say("model", "%s", line(text, 150))
-				}
-			case testkit.AgentRefused, testkit.AgentCut:
-				finished.Store(true)
-				if deleted.Load() {
-					d.say("agent", "is cut %d ms after that: %s", time.Since(removed).Milliseconds(), line(e.Err.Error(), 110))
-				} else {
-					d.say("agent", "is refused: %s", line(e.Err.Error(), 150))
-				}
-			}
-		},
+		Observe:  func(e testkit.AgentEvent) { story.observe(ctx, e) },
 	})
 	if err != nil {
 		return "", err
 	}
 	_, err = agent.Run(ctx, demoTask)
-	if !deleted.Load() {
+	if story.removed.IsZero() {
 		if err == nil {
 			err = errors.New("the model ended before the mapping was deleted")
 		}
-		return session, fmt.Errorf("the demo did not come to its end: %w", err)
+		return story.session, fmt.Errorf("the demo did not come to its end: %w", err)
 	}
-	return session, nil
+	return story.session, nil
 }
 
-// streamed shows the beginning of the long answer and deletes the mapping in its middle.
-func (d *demo) streamed(ctx context.Context, text string, deleted *atomic.Bool, removed *time.Time) {
-	if deleted.Swap(true) {
-		return
+// demoStory tells what the agent sees. The agent calls it from one goroutine.
+type demoStory struct {
+	*demo
+	session string
+	text    strings.Builder // of the model, until it does something else
+	results int
+	removed time.Time // when the mapping was deleted
+	cut     bool
+}
+
+// longAnswer is how much of the last answer is streamed before the mapping is deleted in its middle.
+const longAnswer = 140
+
+func (d *demoStory) observe(ctx context.Context, e testkit.AgentEvent) {
+	if e.Kind != testkit.AgentText {
+		d.spoken("")
 	}
-	d.say("model", "%s ...", line(text, 150))
-	*removed = time.Now()
-	client := socketClient(filepath.Join(d.folder, "control.sock"))
-	go func() { // ends with its one request
-		if err := client.do(ctx, "DELETE", "/v1/mappings/demo", nil, nil, nil); err != nil {
-			d.say("operator", "cannot delete the mapping: %v", err)
+	switch e.Kind {
+	case testkit.AgentExchanged:
+		if d.session == "" {
+			d.session = d.sessionID(ctx)
+			d.say("exchange", "token verified, mapping demo matched: session %s", d.session)
 		}
-	}()
+	case testkit.AgentText:
+		if strings.HasPrefix(e.Text, "Jobgate:") {
+			d.spoken("")
+		}
+		d.text.WriteString(e.Text)
+		if d.results >= 3 && d.removed.IsZero() && d.text.Len() > longAnswer {
+			d.spoken(" ...")
+			d.deleteMapping(ctx)
+		}
+	case testkit.AgentToolStarted:
+		d.say("agent", "runs %s", line(e.Tool.Input, 90))
+	case testkit.AgentToolResult:
+		d.results++
+		if e.IsError {
+			d.say("agent", "reads the refusal and goes on (%s)", line(e.Text, 80))
+		} else {
+			d.say("agent", "reads %q", line(e.Text, 80))
+		}
+	case testkit.AgentRefused, testkit.AgentCut:
+		d.ended(e.Err)
+	}
+}
+
+// spoken prints what the model wrote since it last did something.
+func (d *demoStory) spoken(tail string) {
+	text := strings.TrimSpace(d.text.String())
+	d.text.Reset()
+	if text != "" && d.removed.IsZero() {
+		d.say("model", "%s%s", line(text, 190), tail)
+	}
+}
+
+func (d *demoStory) ended(err error) {
+	switch {
+	case d.removed.IsZero():
+		d.say("agent", "is refused: %s", line(err.Error(), 150))
+	case !d.cut:
+		d.cut = true
+		d.say("agent", "is cut %d ms after that: %s", time.Since(d.removed).Milliseconds(), line(err.Error(), 120))
+	}
+}
+
+// deleteMapping is what an operator does, over the socket.
+func (d *demoStory) deleteMapping(ctx context.Context) {
 	d.say("operator", "jobgate mappings delete demo, while the model still writes")
+	d.removed = time.Now()
+	client := socketClient(filepath.Join(d.folder, "control.sock"))
+	if err := client.do(ctx, "DELETE", "/v1/mappings/demo", nil, nil, nil); err != nil {
+		d.say("operator", "cannot delete the mapping: %v", err)
+	}
 }
 
 func (d *demo) sessionID(ctx context.Context) string {

@@ -156,13 +156,18 @@ func spoken(e *record.Response) string {
 			continue
 		}
 		var event struct {
+			Type  string `json:"type"`
 			Delta struct {
 				Text string `json:"text"`
 			} `json:"delta"`
 		}
-		if json.Unmarshal([]byte(payload), &event) == nil {
-			out.WriteString(event.Delta.Text)
+		if json.Unmarshal([]byte(payload), &event) != nil {
+			continue
 		}
+		if event.Type == "content_block_start" && out.Len() > 0 {
+			out.WriteByte(' ')
+		}
+		out.WriteString(event.Delta.Text)
 	}
 	return out.String()
 }
