@@ -131,7 +131,7 @@ func (d *Desk) Ask(ctx context.Context, a access.Approval) (access.Approval, err
 	if !a.Expires.After(a.Asked) {
 		return settledHere(a, d.expiry()), nil
 	}
-	if err := d.docket.CreateApproval(ctx, a); err != nil {
+	if err := d.create(ctx, a); err != nil {
 		return a, fmt.Errorf("write down question %s: %w", a.ID, err)
 	}
 	asked, settled := context.WithCancel(d.running)
@@ -150,6 +150,14 @@ func (d *Desk) opened(a access.Approval) access.Approval {
 	}
 	a.State, a.Vote, a.Version, a.Note = access.Pending, access.Vote{}, 1, ""
 	return a
+}
+
+// create writes a question down, also for a client that leaves meanwhile: nobody could tell whether a write that was
+// broken off left a row that is pending.
+func (d *Desk) create(ctx context.Context, a access.Approval) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeWithin)
+	defer cancel()
+	return d.docket.CreateApproval(ctx, a)
 }
 
 // remembered returns the no that was said of the same call in the same session, where it still holds.
@@ -223,7 +231,7 @@ func (d *Desk) wait(ctx context.Context, a access.Approval, wake <-chan access.A
 // end settles a question that waits no longer and returns how it stands. Where the docket does not answer, nobody can
 // have said yes as far as this process knows, and the vote holds here; the row is swept later.
 func (d *Desk) end(ctx context.Context, a access.Approval, v access.Vote) access.Approval {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endWithin)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeWithin)
 	defer cancel()
 	settled, err := d.settle(ctx, a.ID, v, nil)
 	if settled.State != access.Pending && settled.State != "" {

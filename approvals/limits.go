@@ -12,8 +12,8 @@ const (
 	// sweepEvery and sweepGrace are for questions whose process died: the waiting Ask itself is always earlier.
 	sweepEvery = 30 * time.Second
 	sweepGrace = 5 * time.Second
-	// endWithin bounds the write of an end whose caller has left.
-	endWithin = 5 * time.Second
+	// writeWithin bounds the writes that go on after their caller has left.
+	writeWithin = 5 * time.Second
 
 	// tryFor bounds one attempt at a channel; retryFirst doubles up to retryMost between attempts.
 	tryFor     = 15 * time.Second
