@@ -31,7 +31,7 @@ func (a *Archive) Begin(ctx context.Context, id string, e record.Event) error {
 		return fmt.Errorf("begin record of session %s: it has one already", id)
 	}
 	// A wait that is cut short would leave it open whether the record exists. The writer answers as soon as the disk does.
-	if err := a.append(context.WithoutCancel(ctx), s, true, e); err != nil {
+	if err := a.append(context.WithoutCancel(ctx), s, e); err != nil {
 		a.dropSession(s)
 		return fmt.Errorf("begin record of session %s: %w", id, err)
 	}
@@ -51,18 +51,27 @@ func (a *Archive) Append(ctx context.Context, id string, wait bool, events ...re
 			return fmt.Errorf("record of session %s: %s is written by Begin and End only", id, e.Type)
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ended {
-		return fmt.Errorf("record of session %s: %w", id, ErrEnded)
+	b, err := a.accept(ctx, s, &wait, events)
+	if b != nil && wait {
+		err = b.wait(ctx)
 	}
-	if dropped, err := a.admit(s, wait, events); dropped || err != nil {
-		return err
-	}
-	if err := a.append(ctx, s, wait, events...); err != nil {
+	if err != nil {
 		return fmt.Errorf("record of session %s: %w", id, err)
 	}
 	return nil
+}
+
+// accept queues events of a session that is open. It returns no batch where they were dropped, and sets wait where it must be waited for.
+func (a *Archive) accept(ctx context.Context, s *session, wait *bool, events []record.Event) (*batch, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return nil, ErrEnded
+	}
+	if dropped, err := a.admit(s, *wait, events); dropped || err != nil {
+		return nil, err
+	}
+	return a.queue(ctx, s, wait, events)
 }
 
 // admit decides what becomes of events when the spool is full. What ends a call is always taken, so that a record closes in order; what
@@ -78,7 +87,7 @@ func (a *Archive) admit(s *session, wait bool, events []record.Event) (dropped b
 		return true, nil
 	}
 	if wait || a.spool.full(a.spool.limit+a.spool.limit/4) {
-		return false, fmt.Errorf("record of session %s: %w", s.id, ErrFull)
+		return false, ErrFull
 	}
 	return false, nil
 }
@@ -109,60 +118,57 @@ func (a *Archive) End(ctx context.Context, id string, e record.Event) error {
 	data.Interrupted = data.Interrupted || s.state.Interrupted || len(events) > 0
 	a.spool.stateMu.Unlock()
 	e.Data = data
-	if err := a.append(ctx, s, true, append(events, e)...); err != nil {
+	if err := a.append(ctx, s, append(events, e)...); err != nil {
 		return fmt.Errorf("end record of session %s: %w", id, err)
 	}
 	s.ended = true
 	return nil
 }
 
-// append chains, queues and, with wait, sees through. The session's lock is held.
-func (a *Archive) append(ctx context.Context, s *session, wait bool, events ...record.Event) error {
-	for {
-		b, gap, err := a.queue(ctx, s, wait, events)
-		if errors.Is(err, errStale) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		// After a loss nobody goes on before a gap event is written: that tells a stream that the disk is still full.
-		if wait || gap > 0 {
-			err = b.wait(ctx)
-		}
-		if gap > 0 && err == nil {
-			a.spool.stateMu.Lock()
-			s.lost -= gap
-			a.spool.stateMu.Unlock()
-		}
+// append queues events and waits until they are written. The session's lock is held.
+func (a *Archive) append(ctx context.Context, s *session, events ...record.Event) error {
+	wait := true
+	b, err := a.queue(ctx, s, &wait, events)
+	if err != nil {
 		return err
+	}
+	return b.wait(ctx)
+}
+
+// queue chains the events, behind a gap event where some were lost, and hands them to the writer. After a loss nobody goes on before the
+// gap event is written, so wait is set: that tells a stream that the disk is still full. The session's lock is held.
+func (a *Archive) queue(ctx context.Context, s *session, wait *bool, events []record.Event) (*batch, error) {
+	for {
+		b, err := a.tryQueue(ctx, s, wait, events)
+		if !errors.Is(err, errStale) {
+			return b, err
+		}
 	}
 }
 
-// queue encodes the events, behind a gap event where some were lost, and hands them to the writer.
-func (a *Archive) queue(ctx context.Context, s *session, wait bool, events []record.Event) (b *batch, gap int64, err error) {
+func (a *Archive) tryQueue(ctx context.Context, s *session, wait *bool, events []record.Event) (b *batch, err error) {
 	if err := a.align(s); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	a.spool.stateMu.Lock()
 	gap, why := s.lost, s.lostWhy
 	a.spool.stateMu.Unlock()
 	if gap > 0 {
 		e := record.Event{Type: record.TypeGap, Time: a.cfg.Now(), Data: record.Gap{Reason: why, Missing: gap}}
-		events = append([]record.Event{e}, events...)
+		events, *wait = append([]record.Event{e}, events...), true
 	}
 	f := frames.Get().(*frameBuffer)
 	defer f.put()
 	seq, head := s.chain.Head()
-	if err = f.encode(s, wait || gap > 0, events); err == nil {
+	if err = f.encode(s, *wait, events); err == nil {
 		b, err = a.spool.put(ctx, f.buf, f.entries, s.epoch, true)
 	}
 	if err != nil {
 		s.chain = record.ResumeChain(s.id, seq, head)
-		return nil, 0, err
+		return nil, err
 	}
 	s.last = b
-	return b, gap, nil
+	return b, nil
 }
 
 // align puts the chain back to what is written when a write failed since the last event.

@@ -437,6 +437,43 @@ func TestPartFromBeforeIsAdopted(t *testing.T) {
 	}
 }
 
+// What a power cut leaves of an object in a folder is replaced from the spool; anything else in its place is not.
+func TestTornObject(t *testing.T) {
+	for name, left := range map[string]func(good []byte) []byte{
+		"empty":     func([]byte) []byte { return nil },
+		"zeros":     func(good []byte) []byte { return make([]byte, len(good)) },
+		"beginning": func(good []byte) []byte { return append(slices.Clone(good[:9]), make([]byte, 99)...) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := config(t, nil)
+			cfg.SyncDir = t.TempDir()
+			var err error
+			cfg.Bucket, err = fileblob.OpenBucket(cfg.SyncDir, &fileblob.Options{NoTempDir: true})
+			must(t, err)
+			defer cfg.Bucket.Close()
+			a := open(t, cfg)
+			begin(t, a, "ses_1")
+			end(t, a, "ses_1")
+			flush(t, a)
+			files, err := filepath.Glob(filepath.Join(cfg.SyncDir, filepath.FromSlash(a.Location("ses_1", at)), "*"))
+			must(t, err)
+			files = slices.DeleteFunc(files, func(f string) bool { return strings.HasSuffix(f, ".attrs") })
+			for _, f := range files {
+				good, err := os.ReadFile(f)
+				must(t, err)
+				must(t, os.WriteFile(f, left(good), 0o600))
+				must(t, os.RemoveAll(f+".attrs"))
+			}
+			cfg.Dir = filepath.Join(t.TempDir(), "spool")
+			b := open(t, cfg)
+			begin(t, b, "ses_1")
+			end(t, b, "ses_1")
+			flush(t, b)
+			whole(t, cfg, "ses_1")
+		})
+	}
+}
+
 func TestSomethingElseInTheBucket(t *testing.T) {
 	st, bucket := newStore(t)
 	cfg := config(t, bucket)

@@ -110,7 +110,7 @@ func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	acked := map[string]string{} // call or session to what was said of it
 	for range rounds {
-		killOnce(t, dir, rand.IntN(150), acked)
+		killOnce(t, dir, rand.IntN(100), acked)
 	}
 
 	cfg, err := dataConfig(dir)

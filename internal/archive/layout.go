@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/jobgate/jobgate/proxy/record"
@@ -66,7 +67,9 @@ type Part struct {
 }
 
 // sessionsPrefix is the folder of all sessions, with a slash at its end.
-func sessionsPrefix(prefix string) string { return path.Join(prefix, "v1/sessions") + "/" }
+func sessionsPrefix(prefix string) string {
+	return path.Join(strings.Trim(prefix, "/"), "v1/sessions") + "/"
+}
 
 func dayPrefix(prefix string, opened time.Time) string {
 	return sessionsPrefix(prefix) + "dt=" + opened.UTC().Format(time.DateOnly) + "/"

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -24,20 +25,43 @@ const maxObject = 256 << 20
 func (a *Archive) store(ctx context.Context, key string, data []byte, contentType string) (other []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, uploadTimeout)
 	defer cancel()
-	// Upload, because azureblob panics when what was fed by Write fails. It takes no ContentMD5, which would lead back to Write.
-	err = a.cfg.Bucket.Upload(ctx, key, bytes.NewReader(data), &blob.WriterOptions{ContentType: contentType, IfNotExist: true})
+	err = a.upload(ctx, key, data, contentType)
 	if gcerrors.Code(err) == gcerrors.FailedPrecondition {
-		there, err := readObject(ctx, a.cfg.Bucket, key)
-		if err != nil {
-			return nil, err
-		}
-		if !bytes.Equal(there, data) {
-			return there, fmt.Errorf("store %s: %w", key, ErrConflict)
-		}
-	} else if err != nil {
-		return nil, fmt.Errorf("store %s: %w", key, err)
+		other, err = a.compare(ctx, key, data, contentType)
+	}
+	if err != nil {
+		return other, fmt.Errorf("store %s: %w", key, err)
 	}
 	return nil, a.syncObject(key)
+}
+
+// compare is content with an object that has the bytes of data, and replaces one that a power cut tore.
+func (a *Archive) compare(ctx context.Context, key string, data []byte, contentType string) (other []byte, err error) {
+	there, err := readObject(ctx, a.cfg.Bucket, key)
+	if err != nil || bytes.Equal(there, data) {
+		return nil, err
+	}
+	if a.cfg.SyncDir == "" || !torn(there, data) {
+		return there, ErrConflict
+	}
+	if err := os.Remove(a.objectPath(key)); err != nil {
+		return nil, err
+	}
+	return nil, a.upload(ctx, key, data, contentType)
+}
+
+// upload uses Upload, because azureblob panics when what was fed by Write fails. It sets no ContentMD5, which would lead back to Write.
+func (a *Archive) upload(ctx context.Context, key string, data []byte, contentType string) error {
+	return a.cfg.Bucket.Upload(ctx, key, bytes.NewReader(data), &blob.WriterOptions{ContentType: contentType, IfNotExist: true})
+}
+
+// torn reports whether there is what a power cut leaves of data in a file that was renamed but not synced: a beginning of it, then zeros.
+func torn(there, data []byte) bool {
+	return bytes.HasPrefix(data, bytes.TrimRight(there, "\x00"))
+}
+
+func (a *Archive) objectPath(key string) string {
+	return filepath.Join(a.cfg.SyncDir, filepath.FromSlash(key))
 }
 
 func readObject(ctx context.Context, bucket *blob.Bucket, key string) ([]byte, error) {
@@ -76,13 +100,14 @@ func (a *Archive) syncObject(key string) error {
 	if a.cfg.SyncDir == "" {
 		return nil
 	}
-	path := filepath.Join(a.cfg.SyncDir, filepath.FromSlash(key))
-	f, err := os.Open(path)
-	if err == nil {
-		err = errors.Join(f.Sync(), f.Close())
+	path := a.objectPath(key)
+	err := syncPath(path)
+	// The driver keeps the content type in a file beside the object, unless it is told not to.
+	if attrs := syncPath(path + ".attrs"); err == nil && !errors.Is(attrs, fs.ErrNotExist) {
+		err = attrs
 	}
 	for dir := filepath.Dir(path); err == nil && len(dir) >= len(filepath.Clean(a.cfg.SyncDir)); dir = filepath.Dir(dir) {
-		err = syncFolder(dir)
+		err = syncPath(dir)
 		if dir == filepath.Dir(dir) {
 			break
 		}

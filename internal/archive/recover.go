@@ -277,7 +277,7 @@ func (a *Archive) endInterrupted(ctx context.Context) error {
 			continue
 		}
 		s.mu.Lock()
-		err := a.append(ctx, s, true, events...)
+		err := a.append(ctx, s, events...)
 		s.mu.Unlock()
 		if err != nil {
 			return fmt.Errorf("end the calls of session %s that were in flight: %w", r.Session, err)

@@ -35,7 +35,8 @@ func (a *Archive) process(ctx context.Context, s *session, flushTo uint64) (done
 		case st.unsealed() > 0:
 			err = a.storePart(ctx, s, st)
 		default:
-			return true, a.storeManifest(ctx, s, st)
+			err = a.storeManifest(ctx, s, st)
+			return err == nil, err
 		}
 		if err != nil {
 			return false, err

@@ -45,6 +45,7 @@ type segment struct {
 	number int
 	path   string
 	f      file
+	base   int64 // of the snapshot, however large it is
 	size   int64 // of the frames that are good; guarded by spool.stateMu
 	live   int64 // bytes of frames whose events are in no part yet; guarded by spool.stateMu
 }
@@ -90,16 +91,17 @@ func (p *spool) createSegment(number int, snapshot []byte) (seg *segment, err er
 	if _, err = f.WriteAt(b, 0); err != nil {
 		return nil, fmt.Errorf("create spool segment: %w", err)
 	}
-	if err = errors.Join(f.Sync(), syncFolder(p.dir)); err != nil {
+	if err = errors.Join(f.Sync(), syncPath(p.dir)); err != nil {
 		return nil, fmt.Errorf("create spool segment: %w", err)
 	}
-	return &segment{number: number, path: path, f: f, size: int64(len(b))}, nil
+	return &segment{number: number, path: path, f: f, base: int64(len(b)), size: int64(len(b))}, nil
 }
 
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
+// syncPath brings a file, or a folder's list of files, to the disk.
+func syncPath(path string) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(f.Sync(), f.Close())
 }

@@ -42,7 +42,7 @@ type spool struct {
 	mu      sync.Mutex // guards pending, spare, closed, and writes to epoch
 	pending *batch
 	epoch   atomic.Uint64 // grows when a write failed: what was queued then is lost, and chains must go back
-	spare   []byte
+	spare   *batch        // empty, with memory; nil where there is none
 	closed  bool
 
 	stateMu sync.Mutex // guards the sessions' states and the segments; taken after mu where both are held
@@ -52,6 +52,7 @@ type spool struct {
 	dirty   bool         // cur has bytes that are not on the disk yet
 	failure error        // of the last write or sync, nil when it went well
 
+	tail   bool       // bytes of a failed write may lie behind the last good frame; the writer's own
 	syncMu sync.Mutex // held through a sync and the deletions that it allows; taken before all others
 
 	wake   chan struct{}
@@ -96,6 +97,15 @@ type entry struct {
 	part   Part
 }
 
+// missing is how many lost events the entry speaks of. They count as told once it is queued, and as lost again if it is lost itself.
+func (e *entry) missing() int64 {
+	if e.kind != kindEvent || e.event.Type != record.TypeGap {
+		return 0
+	}
+	gap, _ := as[record.Gap](e.event.Data)
+	return gap.Missing
+}
+
 // errStale says that the chain has to go back first: a write failed since it was in step.
 var errStale = errors.New("the chain is behind a failed write")
 
@@ -129,6 +139,11 @@ func (p *spool) put(ctx context.Context, frames []byte, entries []entry, epoch u
 	for _, e := range entries {
 		e.start, e.end, e.line = e.start+base, e.end+base, e.line+base
 		b.entries = append(b.entries, e)
+		if n := e.missing(); n > 0 {
+			p.stateMu.Lock()
+			e.s.lost -= n
+			p.stateMu.Unlock()
+		}
 	}
 	select {
 	case p.wake <- struct{}{}:
@@ -209,14 +224,20 @@ func (p *spool) take() *batch {
 	if len(b.entries) == 0 {
 		return nil
 	}
-	p.pending, p.spare = newBatch(p.spare[:0]), nil
+	p.pending, p.spare = p.spare, nil
+	if p.pending == nil {
+		p.pending = newBatch(nil)
+	}
 	close(b.taken)
 	return b
 }
 
 // write brings a batch into the current segment, or fails it with everything that was queued behind it.
 func (p *spool) write(b *batch) {
-	err := p.rotate()
+	err := p.cutTail()
+	if err == nil {
+		err = p.rotate()
+	}
 	if err == nil {
 		_, err = p.cur.f.WriteAt(b.buf, p.cur.size)
 	}
@@ -277,41 +298,66 @@ func (p *spool) fail(b *batch, err error) {
 	p.pending = newBatch(nil)
 	close(next.taken)
 	p.stateMu.Lock()
-	for _, lost := range [2]*batch{b, next} {
-		for i := range lost.entries {
-			if e := &lost.entries[i]; e.kind == kindEvent && !e.waited {
-				e.s.lost, e.s.lostWhy = e.s.lost+1, gapWrite
-			}
-		}
-	}
-	if p.failure == nil {
-		p.log.Error("spool cannot be written, calls are refused", "dir", p.dir, "err", err)
-	}
+	countLost(b.entries)
+	countLost(next.entries)
+	first := p.failure == nil
 	p.failure = err
-	cut := p.cur.f.Truncate(p.cur.size)
 	p.stateMu.Unlock()
 	p.mu.Unlock()
-	b.err, next.err = errors.Join(err, cut), err
-	b.buf, b.entries, next.buf, next.entries = nil, nil, nil, nil
-	close(b.done)
-	close(next.done)
+	p.tail = true
+	err = errors.Join(err, p.cutTail())
+	if first {
+		p.log.Error("spool cannot be written, calls are refused", "dir", p.dir, "err", err)
+	}
+	for _, lost := range [2]*batch{b, next} {
+		lost.err, lost.buf, lost.entries = err, nil, nil
+		close(lost.done)
+	}
 }
 
-// recycle keeps the buffer for a later batch. Nobody reads it any more: those who wait look at done and err only.
+// cutTail takes away what a failed write left behind the last good frame: whole frames of it would be read at the next start.
+func (p *spool) cutTail() error {
+	if !p.tail {
+		return nil
+	}
+	if err := p.cur.f.Truncate(p.cur.size); err != nil {
+		return err
+	}
+	p.tail = false
+	return nil
+}
+
+// countLost notes in the sessions what nobody will know of otherwise. spool.stateMu is held.
+func countLost(entries []entry) {
+	for i := range entries {
+		e := &entries[i]
+		if e.kind != kindEvent {
+			continue
+		}
+		e.s.lost += e.missing()
+		if !e.waited {
+			e.s.lost, e.s.lostWhy = e.s.lost+1, gapWrite
+		}
+	}
+}
+
+// recycle keeps the memory for a later batch. Nobody reads it any more: those who wait look at done and err only.
 func (p *spool) recycle(b *batch) {
-	buf := b.buf
+	spare := newBatch(b.buf[:0])
+	clear(b.entries)
+	spare.entries = b.entries[:0]
 	b.buf, b.entries = nil, nil
-	if cap(buf) > keepBuffer {
+	if cap(spare.buf) > keepBuffer {
 		return
 	}
 	p.mu.Lock()
-	p.spare = buf
+	p.spare = spare
 	p.mu.Unlock()
 }
 
 // rotate begins a new segment when the current one is full.
 func (p *spool) rotate() error {
-	if p.cur.size < p.turn {
+	if p.cur.size-p.cur.base < p.turn {
 		return nil
 	}
 	// Everything before the new segment is on the disk before the new one can make it superfluous.

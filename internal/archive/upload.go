@@ -140,17 +140,15 @@ func (u *uploader) next() (*session, *job, uint64) {
 
 func (u *uploader) finish(s *session, j *job, done bool, err error) {
 	u.mu.Lock()
-	defer u.mu.Unlock()
+	was := j.err
 	j.busy = false
 	switch {
-	case done:
+	case done && err == nil:
 		delete(u.jobs, s)
 	case err != nil:
-		u.failedLocked(s, j, err)
+		wait := min(u.a.cfg.Retry<<min(j.failures, 16), maxRetry)
+		j.failures, j.err, j.retryAt = j.failures+1, err, time.Now().Add(wait)
 	default:
-		if j.failures > 0 {
-			u.a.cfg.Log.Info("archive is stored again", "session", s.id)
-		}
 		j.failures, j.err = 0, nil
 		if j.again {
 			u.scheduleLocked(s, true)
@@ -158,17 +156,19 @@ func (u *uploader) finish(s *session, j *job, done bool, err error) {
 	}
 	close(u.progress)
 	u.progress = make(chan struct{})
+	u.mu.Unlock()
+	u.tell(s, was, err)
 }
 
-func (u *uploader) failedLocked(s *session, j *job, err error) {
-	if u.ctx.Err() != nil {
-		return
+// tell logs when a session's uploads begin to fail, when they fail for good, and when they succeed again.
+func (u *uploader) tell(s *session, was, err error) {
+	switch log := u.a.cfg.Log; {
+	case u.ctx.Err() != nil:
+	case err != nil && (was == nil || errors.Is(err, ErrConflict) && !errors.Is(was, ErrConflict)):
+		log.Error("archive cannot be stored and is tried again", "session", s.id, "err", err)
+	case err == nil && was != nil:
+		log.Info("archive is stored again", "session", s.id)
 	}
-	if j.failures == 0 || errors.Is(err, ErrConflict) && !errors.Is(j.err, ErrConflict) {
-		u.a.cfg.Log.Error("archive cannot be stored and is tried again", "session", s.id, "err", err)
-	}
-	wait := min(u.a.cfg.Retry<<min(j.failures, 16), maxRetry)
-	j.failures, j.err, j.retryAt = j.failures+1, err, time.Now().Add(wait)
 }
 
 // tick looks for parts that have become old and for tries that are due again.
