@@ -8,7 +8,7 @@
 //	id, err := v.Verify(ctx, token)       // *access.Error with a stable Reason, such as "aud_mismatch"
 //	err = mapping.Match(id, time.Now())   // nil: the mapping serves this job
 //
-// What it refuses, and why, stands where it is refused: signature algorithms and sizes in limits.go, the shape of a
+// What it refuses, and why, stands where it is refused: algorithms, sizes and times in verify_limits.go, the shape of a
 // token in jwt.go, keys in keys.go, triggers that outsiders can pull in providers.go, mappings that would let in
 // strangers in mapping_check.go. Nothing is decided by "sub": its grammar changes, and owners can choose it.
 package federation

@@ -209,7 +209,7 @@ func checkValue(path string, value any, kind claimType) error {
 	switch base := kind &^ nullable; base {
 	case typeList, typeObject:
 		return wrong(path, "the claim is a %s; use when or paths for what is in it", base)
-	case typeText, typeDigits:
+	case typeText, typeDigits, typeRef:
 		s, ok := value.(string)
 		switch {
 		case value == nil && kind&nullable != 0:
@@ -218,6 +218,8 @@ func checkValue(path string, value any, kind claimType) error {
 			return wrong(path, "the claim is a string; quote it: \"%v\"", value)
 		case base == typeDigits && !onlyDigits.MatchString(s):
 			return wrong(path, "%q is no id; the claim is a number in quotes, such as \"123456\", not a name", s)
+		case base == typeRef && s != "" && !strings.HasPrefix(s, "refs/"):
+			return wrong(path, "%q is no full ref, and a tag can have a branch's name; write refs/heads/%s", s, s)
 		case strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f || r == '\ufffd' }):
 			return wrong(path, "%q has control characters, which no claim has", s)
 		}

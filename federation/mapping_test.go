@@ -171,6 +171,7 @@ func TestNewMappingRefuses(t *testing.T) {
 		{"null", match("ref", nil), "match.ref", "is a string"},
 		{"a name for an id", match("repository_id", "octo-org/octo-repo"), "match.repository_id", "not a name"},
 		{"an empty id", match("repository_id", ""), "match.repository_id", "no id"},
+		{"a short ref", match("ref", "main"), "match.ref", "write refs/heads/main"},
 		{"no value", match("ref"), "match.ref", "no value"},
 		{"a line end", match("ref", "refs/heads/main\n"), "match.ref", "control characters"},
 		{"a prefix without a rest", match("repo_property_", "x"), "match.repo_property_", "no claim"},

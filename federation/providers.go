@@ -15,7 +15,8 @@ type claimType uint8
 
 const (
 	typeText    claimType = iota + 1
-	typeDigits            // a string of typeDigits: an id
+	typeDigits            // a string of digits: an id
+	typeRef               // a string: a full git ref, such as refs/heads/main
 	typeBoolean           // true or false, not "true"
 	typeInteger           // a JSON number
 	typeList              // an array of strings
@@ -235,7 +236,7 @@ func (t claimType) admits(value any) bool {
 	}
 	ok := false
 	switch t &^ nullable {
-	case typeText, typeDigits:
+	case typeText, typeDigits, typeRef:
 		_, ok = value.(string)
 	case typeBoolean:
 		_, ok = value.(bool)
@@ -258,7 +259,7 @@ func (t claimType) admits(value any) bool {
 // String names the type for people.
 func (t claimType) String() string {
 	name := map[claimType]string{
-		typeText: "string", typeDigits: "string of digits", typeBoolean: "boolean", typeInteger: "integer", typeList: "list of strings", typeObject: "object",
+		typeText: "string", typeDigits: "string of digits", typeRef: "string", typeBoolean: "boolean", typeInteger: "integer", typeList: "list of strings", typeObject: "object",
 	}[t&^nullable]
 	if t&nullable != 0 {
 		name += " or null"

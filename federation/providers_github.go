@@ -21,9 +21,9 @@ func githubActions() *provider {
 			return issuer == githubIssuer || strings.HasPrefix(issuer, githubIssuer+"/")
 		},
 		claims: texts(`actor base_ref enterprise environment environment_node_id event_name head_ref issuer_scope
-			job_workflow_ref job_workflow_sha ref ref_protected ref_type repository repository_owner repository_visibility
+			job_workflow_ref job_workflow_sha ref_protected ref_type repository repository_owner repository_visibility
 			runner_environment sha workflow workflow_ref workflow_sha`, map[string]claimType{
-			"actor_id": typeDigits, "check_run_id": typeDigits, "enterprise_id": typeDigits, "repository_id": typeDigits,
+			"ref": typeRef, "actor_id": typeDigits, "check_run_id": typeDigits, "enterprise_id": typeDigits, "repository_id": typeDigits,
 			"repository_owner_id": typeDigits, "run_attempt": typeDigits, "run_id": typeDigits, "run_number": typeDigits,
 		}),
 		prefixes: map[string]claimType{"repo_property_": typeText},

@@ -9,18 +9,18 @@ import (
 const gitlabIssuer = "https://gitlab.com"
 
 // gitlab is GitLab CI's id_tokens, of gitlab.com and of self-managed instances. Ids and truth values are strings,
-// runner_id is the one typeInteger, and what a pipeline without a user or a definition has not is null.
+// runner_id is the one integer, and what a pipeline without a user or a definition has not is null.
 // https://docs.gitlab.com/ci/secrets/id_token_authentication/
 func gitlab() *provider {
 	maybe := typeText | nullable
 	return &provider{
 		name: "gitlab", each: "instance", url: gitlabIssuer,
 		shared: func(issuer string) bool { return issuer == gitlabIssuer },
-		claims: texts(`namespace_path project_path job_namespace_path job_project_path pipeline_source ref ref_type ref_path
+		claims: texts(`namespace_path project_path job_namespace_path job_project_path pipeline_source ref ref_type
 			ref_protected environment environment_protected deployment_tier environment_action runner_environment sha
 			project_visibility job_source target_audience`, map[string]claimType{
 			"namespace_id": typeDigits, "project_id": typeDigits, "job_namespace_id": typeDigits, "job_project_id": typeDigits,
-			"pipeline_id": typeDigits, "job_id": typeDigits,
+			"pipeline_id": typeDigits, "job_id": typeDigits, "ref_path": typeRef,
 			"user_id": typeDigits | nullable, "user_login": maybe, "user_email": maybe, "user_access_level": maybe,
 			"ci_config_ref_uri": maybe, "ci_config_sha": maybe, "runner_id": typeInteger,
 			"groups_direct": typeList, "user_identities": typeObject, "job_config": typeObject | nullable,

@@ -14,7 +14,7 @@ func circleCI() *provider {
 	return &provider{
 		name: "circleci", each: "organization, https://oidc.circleci.com/org/ORG-UUID", shared: always,
 		claims: texts(in+"job-id "+in+"org-id "+in+"pipeline-definition-id "+in+"pipeline-id "+in+"project-id "+in+"vcs-origin "+
-			in+"vcs-ref "+in+"workflow-id", map[string]claimType{in + "context-ids": typeList, in + "ssh-rerun": typeBoolean}),
+			in+"workflow-id", map[string]claimType{in + "vcs-ref": typeRef, in + "context-ids": typeList, in + "ssh-rerun": typeBoolean}),
 		kind: []string{in + "job-id", in + "project-id"}, jobKey: keyParts(in + "job-id"),
 		tenants: []string{in + "org-id", in + "project-id"},
 		denials: []denial{
@@ -71,7 +71,7 @@ func azureDevOps() *provider {
 	return &provider{
 		name: "azure-devops", each: "organization, https://vstoken.dev.azure.com/ORG-GUID", shared: always,
 		audience: func(string) string { return "api://AzureADTokenExchange" },
-		claims:   texts("org_id prj_id def_id rpo_id rpo_uri rpo_ver rpo_ref run_id", nil),
+		claims:   texts("org_id prj_id def_id rpo_id rpo_uri rpo_ver run_id", map[string]claimType{"rpo_ref": typeRef}),
 		subject:  "p://", kind: []string{"run_id", "def_id"}, jobKey: keyParts("run_id"), jti: true,
 		tenants: []string{"org_id", "prj_id"},
 		denials: []denial{{"rpo_ref", func(c access.Claims) string {

@@ -224,6 +224,32 @@ func TestConcurrentEval(t *testing.T) {
 	wg.Wait()
 }
 
+// FuzzMayMatchTool holds that no condition is true of a tool of which its name alone was said to settle that it is not.
+func FuzzMayMatchTool(f *testing.F) {
+	for _, seed := range []string{
+		`tool.name == "Bash" && tool.input.command == "x"`, `!(tool.name in ["a", "Bash"]) || has(tool.input.x)`,
+		`tool.name.startsWith("B") ? tool.input.timeout > 5 : model == ""`, `["a", tool.name].exists(x, x == tool.id)`,
+		`tools.all(t, t != tool.name) && claims.ref.matches("^r")`, `tool.input.list.map(x, x).size() == 2 && tool.name != "Read"`,
+		`{"Bash": true}[tool.name]`, `tool.name.charAt(9) == "" || usage.requests == 3`, `size(tool.name) > 3 == (call.bytes > 3)`,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, source string) {
+		c, err := cond.Compile(source, cond.Rule)
+		if err != nil {
+			return
+		}
+		for _, name := range []string{"Bash", "Read", ""} {
+			in := input()
+			in.Tool.Name = name
+			got, err := c.Eval(t.Context(), in)
+			if got && err == nil && !c.MayMatchTool(name) {
+				t.Errorf("%q is true of tool %q, and MayMatchTool says that it cannot be", source, name)
+			}
+		}
+	})
+}
+
 func BenchmarkEvalToolName(b *testing.B) {
 	benchmark(b, `tool.name in ["WebFetch", "WebSearch"]`)
 }

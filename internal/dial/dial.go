@@ -25,11 +25,17 @@ type Dialer struct {
 type AddressError struct {
 	Addr netip.Addr
 	Kind string // such as "loopback" or "metadata service"
+	// Private says that a Dialer with Private would reach it.
+	Private bool
 }
 
 // Error says what the address is and what would allow it.
 func (e *AddressError) Error() string {
-	return fmt.Sprintf("address %s is refused: %s", e.Addr, e.Kind)
+	text := fmt.Sprintf("address %s is refused: %s", e.Addr, e.Kind)
+	if e.Private {
+		text += "; private: true in the configuration of what is called allows it"
+	}
+	return text
 }
 
 // DialContext connects to a host and port. An error of a refused address holds an *AddressError.
@@ -56,7 +62,7 @@ func (d Dialer) Check(addr netip.Addr) error {
 	if kind == "" || private && d.Private {
 		return nil
 	}
-	return &AddressError{Addr: addr, Kind: kind}
+	return &AddressError{Addr: addr, Kind: kind, Private: private}
 }
 
 // Literal reports whether a URL's host is written as a loopback or private address, or as localhost: whoever wrote it

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/jobgate/jobgate/internal/dial"
@@ -115,7 +116,7 @@ func TestDialContext(t *testing.T) {
 		t.Errorf("dial of a loopback address: %v, want an AddressError", err)
 	}
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	if _, err := (dial.Dialer{}).DialContext(t.Context(), "tcp", net.JoinHostPort("localhost", port)); !errors.As(err, &refused) {
+	if _, err := (dial.Dialer{}).DialContext(t.Context(), "tcp", net.JoinHostPort("localhost", port)); !errors.As(err, &refused) || !strings.Contains(err.Error(), "private: true") {
 		t.Errorf("dial of a name that resolves to loopback: %v, want an AddressError", err)
 	}
 	conn, err := (dial.Dialer{Private: true}).DialContext(t.Context(), "tcp", l.Addr().String())
