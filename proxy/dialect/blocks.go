@@ -187,26 +187,33 @@ func (f *Filter) decide(dst []byte, b *block) ([]byte, error) {
 	switch {
 	case err != nil:
 		return dst, err
-	case v.Allow:
-		return f.allow(dst, b), nil
-	case v.OnDeny == access.Fail:
+	case !v.Allow && v.OnDeny == access.Fail:
 		return dst, v.refusal(b.use.Name)
+	case len(f.items) > 0:
+		f.push(item{fresh: true}, f.outcome(nil, b, &v))
+		return dst, nil
 	}
+	return f.outcome(dst, b, &v), nil
+}
+
+// outcome appends what the client gets of a held block.
+func (f *Filter) outcome(dst []byte, b *block, v *Verdict) []byte {
 	f.emitted = true
 	out := b.index + b.shift
+	if v.Allow {
+		return b.allowed(dst, out)
+	}
 	dst = appendTextBlock(dst, out, v.words(b.use.Name))
 	if v.OnDeny == access.Stop {
 		f.stopped = true
-		return dst, nil
+		return dst
 	}
 	f.inserted++
-	return appendDeniedUse(dst, out+1, b.use, v.Rule), nil
+	return appendDeniedUse(dst, out+1, b.use, v.Rule)
 }
 
-// allow emits a held block: its start as it came, its input in one piece.
-func (f *Filter) allow(dst []byte, b *block) []byte {
-	f.emitted = true
-	out := b.index + b.shift
+// allowed appends a held block: its start as it came, its input in one piece.
+func (b *block) allowed(dst []byte, out int) []byte {
 	dst = append(dst, "event: content_block_start\ndata: "...)
 	dst = append(dst, b.start[:b.indexAt.start]...)
 	dst = appendInt(dst, out)

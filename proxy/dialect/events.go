@@ -144,22 +144,14 @@ func (f *Filter) again(ev *event, raw []byte) error {
 	return nil
 }
 
-// mustWait reports whether an event belongs behind what is held. Only one block can hold anything at a time.
+// mustWait reports whether an event belongs behind the block that is held.
 func (f *Filter) mustWait(ev *event) bool {
-	if ev.kind == pingEvent || ev.kind == errorEvent {
+	if f.holding == nil || ev.kind == pingEvent || ev.kind == errorEvent {
 		return false
 	}
 	own := ev.kind == blockDelta || ev.kind == blockStop
-	switch {
-	case f.holding != nil:
-		return !own || ev.index != f.holding.index
-	case len(f.items) > 0:
-		return !own || ev.index != f.pendingBlock()
-	}
-	return false
+	return !own || ev.index != f.holding.index
 }
-
-func (f *Filter) pendingBlock() int { return f.items[0].block }
 
 func (f *Filter) postpone(ev *event) error {
 	if f.tail = postponed; ev.fresh {
@@ -174,7 +166,7 @@ func (f *Filter) postpone(ev *event) error {
 
 // replay handles the events that waited, where nothing is before them any more.
 func (f *Filter) replay(dst []byte) ([]byte, error) {
-	if f.holding != nil || len(f.items) > 0 || len(f.deferred) == 0 {
+	if f.holding != nil || len(f.deferred) == 0 {
 		return dst, nil
 	}
 	list := f.deferred
@@ -272,9 +264,6 @@ func (f *Filter) push(it item, raw []byte) {
 	it.start = len(f.pending)
 	f.pending = append(f.pending, raw...)
 	it.end = len(f.pending)
-	if len(f.items) > 0 && it.stream == nil {
-		it.block = f.items[0].block
-	}
 	f.items = append(f.items, it)
 	f.tail = pended
 }

@@ -93,7 +93,7 @@ type Filter struct {
 	stopped  bool // a tool use was denied so that the turn ends
 
 	holding  *block   // the block that waits for its verdict
-	deferred [][]byte // events that wait behind it, or behind pending
+	deferred [][]byte // events that wait behind it
 	pending  []byte   // raw bytes of items
 	items    []item
 	waiting  event  // memory for an item that leaves

@@ -83,7 +83,6 @@ type item struct {
 	stream     *flowStream
 	from, to   int64 // of its text in the flow
 	text       span  // of its text in the data
-	block      int   // the index of the block that keeps it waiting
 	fresh      bool  // it was written here, with line ends of its own
 	keep       bool  // it stays where its text is masked away whole
 }
@@ -129,7 +128,7 @@ func (f *Filter) piece(dst []byte, ev *event, b *block) ([]byte, error) {
 		f.decoded = appendUnescaped(f.decoded[:0], text)
 		text = f.decoded
 	}
-	it := item{stream: fs, from: fs.fed, to: fs.fed + int64(len(text)), text: ev.text, block: b.index, fresh: ev.fresh, keep: ev.kind != blockDelta}
+	it := item{stream: fs, from: fs.fed, to: fs.fed + int64(len(text)), text: ev.text, fresh: ev.fresh, keep: ev.kind != blockDelta}
 	clean, err := fs.feed(text)
 	switch {
 	case err != nil:

@@ -88,7 +88,7 @@ func (e *event) split(raw []byte, first bool) {
 	bareCR, unknown := false, false
 	for len(rest) > 0 {
 		end, next := lineEnd(rest)
-		bareCR = bareCR || end < len(rest) && rest[end] == '\r' && next == end+1
+		bareCR = bareCR || next < len(rest) && rest[end] == '\r' && next == end+1 // at the end, an LF may still come
 		unknown = !e.field(rest[:end], at) || unknown
 		rest, at = rest[next:], at+next
 	}
