@@ -321,18 +321,27 @@ func TestStrangersLearnNothing(t *testing.T) {
 			{"!1/a", "", access.CodeTarget}, {"!1/a", "agents", access.CodeTarget}, {"!1/a", "nobody", access.CodeTarget}, {"nonsense", "", access.CodeGrant},
 		} {
 			_, err := w.exchange.Open(t.Context(), federation.OpenRequest{Token: tt.token, Mapping: tt.mapping})
-			var e *access.Error
-			if !errors.As(err, &e) || e.Code != tt.code {
-				t.Fatalf("error = %v", err)
-			}
-			if want := fmt.Sprintf("%s (exchange %s)", tt.code, w.audit[len(w.audit)-1].Exchange); e.Public != want {
-				t.Errorf("text = %q, want %q", e.Public, want)
+			w.wantBare(err, tt.code)
+			if tt.mapping != "" {
+				_, err = w.exchange.Connect(t.Context(), federation.ConnectRequest{Connection: "anthropic", Assertion: tt.token, Mapping: tt.mapping})
+				w.wantBare(err, tt.code)
 			}
 		}
 		if last := w.audit[len(w.audit)-1]; last.Outcome != "refused" || last.Reason != "malformed" || !strings.Contains(last.Err.Error(), "secret detail") {
 			t.Errorf("audit = %+v, want all of it", last)
 		}
 	})
+}
+
+func (w *world) wantBare(err error, code access.Code) {
+	w.t.Helper()
+	var e *access.Error
+	if !errors.As(err, &e) || e.Code != code {
+		w.t.Fatalf("error = %v", err)
+	}
+	if want := fmt.Sprintf("%s (exchange %s)", code, w.audit[len(w.audit)-1].Exchange); e.Public != want {
+		w.t.Errorf("text = %q, want %q", e.Public, want)
+	}
 }
 
 func TestLiveness(t *testing.T) {

@@ -98,6 +98,9 @@ func TestEndedSessionsLeaveMemory(t *testing.T) {
 		w := newWorld(t, agents())
 		o := w.mustOpen("1/a")
 		w.must(w.sessions.End(t.Context(), o.Session.ID, access.EndClosed, "job"))
+		if row, err := w.db.SessionRow(t.Context(), o.Session.ID); err != nil || row.Reason != access.EndClosed {
+			t.Errorf("row = %+v, %v, want the end written when End returns", row, err)
+		}
 		w.wantCall(o, access.CodeEnded)
 		if w.faults.reads != 0 {
 			t.Errorf("%d reads, want the end answered from memory", w.faults.reads)

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"github.com/jobgate/jobgate/approvals"
 	"github.com/jobgate/jobgate/federation"
 	"github.com/jobgate/jobgate/internal/store"
 )
@@ -10,4 +11,5 @@ var (
 	_ federation.MappingStore  = (*store.DB)(nil)
 	_ federation.SessionStore  = (*store.DB)(nil)
 	_ federation.ExchangeStore = (*store.DB)(nil)
+	_ approvals.Docket         = (*store.DB)(nil)
 )

@@ -20,7 +20,12 @@ import (
 	"github.com/jobgate/jobgate/internal/store"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if path := os.Getenv(childStore); path != "" {
+		child(path)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var t0 = time.Date(2026, 11, 24, 10, 0, 0, 123, time.UTC)
 
