@@ -17,11 +17,12 @@ func agentBody() []byte {
 	text := "You are an agent that works in a repository. Run `go test ./...` and read what fails.\n" +
 		"\tif err := run(ctx, \"./cmd/server\"); err != nil {\n\t\treturn fmt.Errorf(\"run %s: %w\", name, err)\n\t}\n" +
 		"See https://example.com/docs/guide?id=12&lang=en for 50% of the details; the path is C:\\work\\repo.\n" +
-		"- The Bearer of this note knows: sk-ant keys, AKIA ids and eyJ tokens never belong in a file.\n"
+		"- What tests leave behind, they remove; a file that is no longer read goes with the code that read it.\n"
+	first := "The bearer of this note knows: sk-ant keys, AKIA ids and eyJ tokens never belong in a file.\n"
 	type block struct {
 		Type, Text string
 	}
-	var blocks []block
+	blocks := []block{{"text", first}}
 	for n := 0; n < 42<<10; n += len(text) + 60 {
 		blocks = append(blocks, block{"text", fmt.Sprintf("%d %s", n, text)})
 	}

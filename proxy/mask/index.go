@@ -86,7 +86,7 @@ func (x *index) hash() {
 	}
 }
 
-func slot(key uint32, size int) int { return int(key*0x9e3779b1>>8) & (size - 1) }
+func slot(key uint32, size int) int { return int(uint64(key*0x9e3779b1) * uint64(size) >> 32) }
 
 // find gives the entries of a key.
 func (x *index) find(key uint32) []entry {
@@ -125,6 +125,7 @@ type filter struct {
 	triples [1024]uint64 // a bit for the hash of each three bytes that are first or second in a key
 	early   [256]bool    // the bytes that occur in keys of patterns: detectors read no escapes
 	dull    [256]bool    // the bytes behind a backslash that make of it nothing that a key holds
+	in64    [256]bool    // the base64 characters
 	edges   uint64       // the base64 values that may stand before a pattern's body
 }
 
@@ -139,6 +140,7 @@ func (f *filter) add(x *index) {
 	}
 	for c := range 256 {
 		b := shortEscape(byte(c))
+		f.in64[c] = base64Value(byte(c)) >= 0
 		f.dull[c] = !isLead(byte(c)) && c != 'u' && !isBreak(b) && (b == 0 || !f.early[b])
 	}
 	for i := range x.patterns {
