@@ -182,7 +182,7 @@ func (m *message) mask() error {
 		rest = wordClass
 	}
 	for _, member := range m.members {
-		if err := m.look(member, classOf(member.key, rest)); err != nil {
+		if err := m.look(member, classOf(member.key, m.body[member.at.start], rest)); err != nil {
 			return err
 		}
 	}

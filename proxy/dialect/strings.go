@@ -17,12 +17,12 @@ const (
 	idClass                  // opaque, and a detector has no say in it either
 )
 
-// classOf returns the class of the value of a key, within a value of class c.
-func classOf(key string, c class) class {
+// classOf returns the class of a value by its key and the byte that it begins with, within a value of class c.
+func classOf(key string, first byte, c class) class {
 	switch {
 	case key == "id" || strings.HasSuffix(key, "_id"):
 		return idClass
-	case key == "signature" || key == "input" || key == "data" || strings.HasPrefix(key, "encrypted_"):
+	case key == "signature" || key == "input" || key == "data" && first == '"' || strings.HasPrefix(key, "encrypted_"):
 		return max(c, opaqueClass)
 	}
 	return c
@@ -82,7 +82,7 @@ func (w *walker) value(c class) {
 		}
 	case '{':
 		w.s.object(func(key []byte) {
-			inner := classOf(string(key), c)
+			inner := classOf(string(key), w.s.peek(), c)
 			if set, _ := w.policy.set(opaqueClass); set != nil && set.Contains(key) {
 				ref := w.s.keys[len(w.s.keys)-1]
 				w.look(opaqueClass, ref.start, ref.end, true)
