@@ -52,7 +52,7 @@ func (st *Stream) Close(dst []byte) []byte {
 	st.closed = true
 	st.rewind()
 	dst = st.emit(dst)
-	st.buf = nil
+	st.finish()
 	return dst
 }
 
@@ -77,9 +77,13 @@ func (st *Stream) ScanClose() (matches []Match) {
 	st.closed = true
 	st.rewind()
 	matches = st.collect()
-	st.done = st.base + int64(len(st.buf))
-	st.base, st.buf = st.done, nil
+	st.finish()
 	return matches
+}
+
+func (st *Stream) finish() {
+	st.base += int64(len(st.buf))
+	st.done, st.at, st.buf, st.later = st.base, 0, nil, nil
 }
 
 func (st *Stream) collect() (matches []Match) {
