@@ -564,6 +564,70 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// A disk that the spool itself has filled gets its space back: what says that a part is stored has room kept for it.
+func TestDiskFullOfSpool(t *testing.T) {
+	st, bucket := newStore(t)
+	disk := &archive.FaultyDisk{}
+	cfg := disk.Under(config(t, bucket)).WithSegments(8 << 10)
+	st.set(away)
+	a := open(t, cfg)
+	begin(t, a, "ses_1")
+	for i := range 20 {
+		call(t, a, "ses_1", fmt.Sprintf("call_%d", i))
+	}
+	before := len(segments(t, cfg))
+	reserve := filepath.Join(cfg.Dir, archive.ReserveName)
+	disk.BreakWhile(syscall.ENOSPC, func() bool {
+		_, err := os.Stat(reserve)
+		return err == nil && len(segments(t, cfg)) >= before
+	})
+	if err := a.Append(context.Background(), "ses_1", true, started("call_x")); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("Append: %v, want ENOSPC", err)
+	}
+	st.set(fine)
+	flush(t, a)
+	for err := error(syscall.ENOSPC); errors.Is(err, syscall.ENOSPC); {
+		// Segments are deleted by the goroutine that syncs.
+		err = a.Append(context.Background(), "ses_1", true, started("call_y"), callEnded("call_y", 1))
+	}
+	end(t, a, "ses_1")
+	flush(t, a)
+	whole(t, cfg, "ses_1")
+}
+
+// A full queue makes callers wait; one that gives up has added nothing.
+func TestQueueBlocksAndNeverDrops(t *testing.T) {
+	_, bucket := newStore(t)
+	disk := &archive.FaultyDisk{}
+	cfg := disk.Under(config(t, bucket))
+	a := open(t, cfg)
+	begin(t, a, "ses_1")
+	flush(t, a)
+	release := disk.Hold()
+	big := chunk("call_1", strings.Repeat("x", 5<<20))
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	n := 0
+	for ; n < 10; n++ {
+		if err := a.Append(ctx, "ses_1", false, big); err != nil {
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("Append to a full queue: %v, want Canceled", err)
+			}
+			break
+		}
+	}
+	if n < 2 || n > 4 {
+		t.Errorf("the queue took %d events of 5 MiB, its bound is 8 MiB beside what is being written", n)
+	}
+	release()
+	must(t, a.Append(context.Background(), "ses_1", true, big))
+	end(t, a, "ses_1")
+	flush(t, a)
+	if lines := whole(t, cfg, "ses_1"); len(lines) != n+3 {
+		t.Errorf("%d events, want %d", len(lines), n+3)
+	}
+}
+
 func ignore(error) error { return nil }
 
 func TestBacklogRefuse(t *testing.T) {
@@ -625,4 +689,36 @@ func TestBacklogContinue(t *testing.T) {
 	if got := int(gap.Missing) + len(lines) - 3; got != 100 {
 		t.Errorf("%d events are there or missing, want 100", got)
 	}
+}
+
+func Example() {
+	ctx := context.Background()
+	bucket := memblob.OpenBucket(nil)
+	defer bucket.Close()
+	key, _ := signing.New(signing.Archive)
+	dir, _ := os.MkdirTemp("", "spool")
+	defer os.RemoveAll(dir)
+
+	a, err := archive.Open(ctx, archive.Config{Dir: dir, Bucket: bucket, Signer: key})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_ = a.Begin(ctx, "ses_1", openedEvent())
+	_ = a.Append(ctx, "ses_1", true, started("call_1"))
+	_ = a.End(ctx, "ses_1", endedEvent())
+	_ = a.Flush(ctx)
+	_ = a.Close(ctx)
+
+	for l := range archive.Events(ctx, bucket, "", "ses_1") {
+		fmt.Println(l.Seq, l.Type)
+	}
+	report, err := archive.Verify(ctx, bucket, "", "ses_1", key.KeySet())
+	fmt.Println(report.OK(), err)
+	// Output:
+	// 1 session.opened
+	// 2 call.started
+	// 3 call.ended
+	// 4 session.ended
+	// true <nil>
 }

@@ -5,10 +5,36 @@ import (
 	"sync"
 )
 
+// ReserveName is the file that is given up when the disk is full.
+const ReserveName = "reserve"
+
 // FaultyDisk stands between the spool and its files. While it is broken, writes stop half-way with its error.
 type FaultyDisk struct {
-	mu  sync.Mutex // guards err
-	err error
+	mu   sync.Mutex // guards what follows
+	err  error
+	only func() bool
+	gate chan struct{}
+}
+
+// BreakWhile makes writes fail as long as cond holds.
+func (d *FaultyDisk) BreakWhile(err error, cond func() bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.err, d.only = err, cond
+}
+
+// Hold makes every write wait until release is called.
+func (d *FaultyDisk) Hold() (release func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	gate := make(chan struct{})
+	d.gate = gate
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		close(gate)
+		d.gate = nil
+	}
 }
 
 // Break makes every write fail; nil mends.
@@ -21,7 +47,19 @@ func (d *FaultyDisk) Break(err error) {
 func (d *FaultyDisk) failure() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.only != nil && !d.only() {
+		return nil
+	}
 	return d.err
+}
+
+func (d *FaultyDisk) wait() {
+	d.mu.Lock()
+	gate := d.gate
+	d.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
 }
 
 // Under returns a configuration whose spool lies on the disk.
@@ -42,6 +80,7 @@ type faultyFile struct {
 }
 
 func (f faultyFile) WriteAt(b []byte, off int64) (int, error) {
+	f.disk.wait()
 	if err := f.disk.failure(); err != nil {
 		n, _ := f.file.WriteAt(b[:len(b)/2], off)
 		return n, err

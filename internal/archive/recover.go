@@ -86,6 +86,7 @@ func (a *Archive) recover() error {
 	if err := a.spool.sync(); err != nil {
 		return fmt.Errorf("recover spool: %w", err)
 	}
+	a.spool.makeReserve()
 	return nil
 }
 

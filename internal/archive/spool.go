@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/jobgate/jobgate/proxy/record"
@@ -95,6 +96,11 @@ type entry struct {
 	head   [sha256.Size]byte
 	waited bool // somebody waits for it and will know when it is lost
 	part   Part
+}
+
+// frees reports whether a batch says that something is stored, so that space can be given back once it is written.
+func (b *batch) frees() bool {
+	return slices.ContainsFunc(b.entries, func(e entry) bool { return e.kind != kindEvent })
 }
 
 // missing is how many lost events the entry speaks of. They count as told once it is queued, and as lost again if it is lost itself.
@@ -234,15 +240,9 @@ func (p *spool) take() *batch {
 
 // write brings a batch into the current segment, or fails it with everything that was queued behind it.
 func (p *spool) write(b *batch) {
-	err := p.cutTail()
-	if err == nil {
-		err = p.rotate()
-	}
-	if err == nil {
-		_, err = p.cur.f.WriteAt(b.buf, p.cur.size)
-	}
-	if err == nil && p.power {
-		err = p.cur.f.Sync()
+	err := p.tryWrite(b)
+	if errors.Is(err, syscall.ENOSPC) && b.frees() && p.useReserve() {
+		err = p.tryWrite(b)
 	}
 	if err != nil {
 		p.fail(b, err)
@@ -260,6 +260,26 @@ func (p *spool) write(b *batch) {
 	case p.toSync <- struct{}{}:
 	default:
 	}
+}
+
+func (p *spool) tryWrite(b *batch) error {
+	if err := p.cutTail(); err != nil {
+		return err
+	}
+	if err := p.rotate(); err != nil {
+		return err
+	}
+	p.tail = true
+	if _, err := p.cur.f.WriteAt(b.buf, p.cur.size); err != nil {
+		return err
+	}
+	if p.power {
+		if err := p.cur.f.Sync(); err != nil {
+			return err
+		}
+	}
+	p.tail = false
+	return nil
 }
 
 // apply makes known what is written now.
@@ -304,7 +324,6 @@ func (p *spool) fail(b *batch, err error) {
 	p.failure = err
 	p.stateMu.Unlock()
 	p.mu.Unlock()
-	p.tail = true
 	err = errors.Join(err, p.cutTail())
 	if first {
 		p.log.Error("spool cannot be written, calls are refused", "dir", p.dir, "err", err)
@@ -435,6 +454,9 @@ func (p *spool) remove(idle []*segment) error {
 	}
 	if err != nil {
 		return fmt.Errorf("delete spool segment: %w", err)
+	}
+	if len(idle) > 0 {
+		p.makeReserve()
 	}
 	return nil
 }
