@@ -43,6 +43,9 @@ func NewBody(baseCall string, base, body []byte) *Body {
 // common returns how many bytes two bodies share at their beginning and, beyond that, at their end. Neither cuts a character in two.
 func common(x, y []byte) (prefix, suffix int) {
 	n := min(len(x), len(y))
+	for prefix+8 <= n && string(x[prefix:prefix+8]) == string(y[prefix:prefix+8]) {
+		prefix += 8
+	}
 	for prefix < n && x[prefix] == y[prefix] {
 		prefix++
 	}
@@ -74,4 +77,40 @@ func (b *Body) Bytes(base []byte) ([]byte, error) {
 	out = append(out, base[:b.Prefix]...)
 	out = append(out, middle...)
 	return append(out, base[len(base)-b.Suffix:]...), nil
+}
+
+// keptBodies is how many bodies Bodies remembers. A body refers to one shortly before it.
+const keptBodies = 64
+
+// Bodies rebuilds the bodies of a session, given to it in the order of the record. Its zero value is ready.
+type Bodies struct {
+	text  map[string][]byte // by call
+	calls []string          // oldest first
+}
+
+// Rebuild returns the body that a call.started event describes; nil where it has none. The bytes are not to be written to.
+func (b *Bodies) Rebuild(call string, body *Body) ([]byte, error) {
+	if body == nil {
+		return nil, nil
+	}
+	base, known := b.text[body.Base]
+	if body.Base != "" && !known {
+		return nil, fmt.Errorf("rebuild body of call %s: the record has no body of call %s before it", call, body.Base)
+	}
+	text, err := body.Bytes(base)
+	if err != nil {
+		return nil, err
+	}
+	if b.text == nil {
+		b.text = map[string][]byte{}
+	}
+	if _, known := b.text[call]; !known {
+		b.calls = append(b.calls, call)
+	}
+	b.text[call] = text
+	if len(b.calls) > keptBodies {
+		delete(b.text, b.calls[0])
+		b.calls = b.calls[1:]
+	}
+	return text, nil
 }

@@ -237,6 +237,30 @@ func TestBody(t *testing.T) {
 	}
 }
 
+func TestBodiesFollowEachOther(t *testing.T) {
+	var write, read record.Bodies
+	var last string
+	base := []byte(nil)
+	for i := range 200 {
+		call, text := fmt.Sprintf("call_%d", i), fmt.Appendf(nil, `{"messages":[%s]}`, strings.Repeat(`{"role":"user"},`, i))
+		b := record.NewBody(last, base, text)
+		if i > 0 && (b.Base != last || len(b.Text) > 100) {
+			t.Fatalf("body %d is %+v, want a difference from %s", i, b, last)
+		}
+		got, err := read.Rebuild(call, b)
+		if err != nil || !bytes.Equal(got, text) {
+			t.Fatalf("Rebuild(%s) = %q, %v, want %q", call, got, err, text)
+		}
+		last, base = call, text
+	}
+	if got, err := write.Rebuild("call_1", nil); got != nil || err != nil {
+		t.Errorf("Rebuild of no body = %q, %v", got, err)
+	}
+	if _, err := write.Rebuild("call_1", &record.Body{Base: "call_0"}); err == nil {
+		t.Error("a body that refers to nothing was rebuilt")
+	}
+}
+
 func Example() {
 	c := record.NewChain("ses_1")
 	text, err := c.Append(nil, record.Event{Type: record.TypeGap, Time: at, Data: record.Gap{Reason: "spool full", Missing: 3}})
