@@ -50,6 +50,7 @@ type App struct {
 	users   *cache[*slack.User]
 	members *cache[[]string]
 
+	lanes   chan struct{} // one for each message that is being written
 	clicks  chan struct{} // one for each click that is worked on
 	working context.Context
 	abort   context.CancelFunc
@@ -79,7 +80,7 @@ func New(c Config) (*App, error) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		secret: c.SigningSecret, channel: c.Channel, apiURL: c.APIURL, groups: c.Groups, now: c.Now, log: c.Log,
-		clicks: make(chan struct{}, maxClicks), quiet: map[string]time.Time{},
+		lanes: make(chan struct{}, maxLanes), clicks: make(chan struct{}, maxClicks), quiet: map[string]time.Time{},
 	}
 	if a.now == nil {
 		a.now = time.Now
@@ -117,7 +118,7 @@ func (a *App) Close() error {
 
 // Post shows a question with its buttons and returns the message's channel and timestamp.
 func (a *App) Post(ctx context.Context, q access.Approval) (channel, ts string, err error) {
-	err = a.call("chat.postMessage", func() (err error) {
+	err = a.write(ctx, "chat.postMessage", func() (err error) {
 		channel, ts, err = a.api.PostMessageContext(ctx, a.channel, message(asked(q))...)
 		return err
 	})
@@ -126,10 +127,22 @@ func (a *App) Post(ctx context.Context, q access.Approval) (channel, ts string, 
 
 // Settle replaces a question by its outcome.
 func (a *App) Settle(ctx context.Context, channel, ts string, q access.Approval) error {
-	return a.call("chat.update", func() error {
+	return a.write(ctx, "chat.update", func() error {
 		_, _, _, err := a.api.UpdateMessageContext(ctx, channel, ts, message(settled(q))...)
 		return err
 	})
+}
+
+// write is call for messages, of which a thousand may be due at once: when Slack asks for a pause, those that wait for
+// a lane heed it.
+func (a *App) write(ctx context.Context, method string, f func() error) error {
+	select {
+	case a.lanes <- struct{}{}:
+	case <-ctx.Done():
+		return &access.Error{Code: access.CodeUnavailable, Public: "Slack is slow, and others wait for " + method, Err: ctx.Err()}
+	}
+	defer func() { <-a.lanes }()
+	return a.call(method, f)
 }
 
 // call makes one request, unless Slack has asked to leave the method alone for a while, and gives errors codes.

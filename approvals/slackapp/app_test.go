@@ -313,3 +313,20 @@ func TestSlackIsLeftAloneWhenItAsks(t *testing.T) {
 		t.Errorf("Post after the wait = %v", err)
 	}
 }
+
+func TestAThousandMessagesHeedOnePause(t *testing.T) {
+	w := newWorkspace(t, nil)
+	w.LimitRate(1000, time.Hour)
+	var all sync.WaitGroup
+	for range 1000 {
+		all.Go(func() {
+			if err := w.app.Settle(t.Context(), w.Channel(), "1.1", question()); access.CodeOf(err) != access.CodeUnavailable {
+				t.Errorf("Settle = %v, want to be asked again later", err)
+			}
+		})
+	}
+	all.Wait()
+	if n := w.Calls("chat.update"); n > 4 {
+		t.Errorf("Slack was asked %d times, want once in each of four lanes at most", n)
+	}
+}

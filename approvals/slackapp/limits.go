@@ -28,6 +28,8 @@ const (
 	maxAge = 5 * time.Minute
 	// maxClicks bounds the clicks that are worked on at once. More are answered 503, which Slack shows to the person.
 	maxClicks = 64
+	// maxLanes bounds the messages that are written at the same time. Slack takes about one a second and channel.
+	maxLanes = 4
 	// clickWithin bounds the work on one click, callWithin one request to Slack.
 	clickWithin = 30 * time.Second
 	callWithin  = 10 * time.Second
