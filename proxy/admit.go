@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,11 +61,8 @@ func (f *flight) refused(d access.Decision) error {
 }
 
 func (f *flight) countDenial(d access.Decision, what string) {
-	hide := func(text string) string {
-		out, _ := f.masks.Full.Mask(nil, []byte(clip(text, deniedText)))
-		return string(out)
-	}
-	f.s.Denied(access.Denial{Time: f.p.c.Now(), Connection: f.conn.Name, Rule: d.Rule, Reason: hide(d.Reason), What: hide(what)})
+	f.s.Denied(access.Denial{Time: f.p.c.Now(), Connection: f.call.Connection, Rule: d.Rule,
+		Reason: clip(f.masked(d.Reason), deniedText), What: clip(f.masked(what), deniedText)})
 }
 
 // reserve counts the call against the grant's limits.
@@ -86,14 +84,18 @@ func (f *flight) reserve() error {
 
 // askAboutCall asks people whether exactly this call may be sent.
 func (f *flight) askAboutCall(d access.Decision) error {
+	if f.body.rest != nil || int64(len(f.body.held)) > f.p.c.Limits.Held {
+		return f.refused(access.Decision{Rule: d.Rule, Reason: d.Reason + ": the request is longer than can be held for people; send a shorter one"})
+	}
+	f.call.Digest = f.digest()
 	text, masked := f.masks.Full.Mask(nil, f.body.held)
 	a := f.question(d, f.call.Digest, text, masked)
-	a.Title = f.call.Method + " " + f.call.Path
+	title := f.call.Method + " " + f.call.Path
 	if f.call.Query != "" {
-		query, n := f.masks.Full.Mask(nil, []byte(f.call.Query))
-		a.Title += "?" + string(query)
-		a.Masked += n
+		title += "?" + f.call.Query
 	}
+	hidden, n := f.masks.Full.Mask(nil, []byte(title))
+	a.Title, a.Masked = string(hidden), a.Masked+n
 	if f.call.Stream {
 		f.beginStream()
 	}
@@ -140,7 +142,8 @@ func (f *flight) ask(a access.Approval) (access.Approval, error) {
 		return a, err
 	}
 	settled, err := f.awaitAnswer(a)
-	if err != nil && settled.State == access.Pending {
+	if err != nil && (settled.State == access.Pending || settled.State == "") {
+		settled = a
 		settled.State = access.Cancelled
 		settled.Vote = access.Vote{State: access.Cancelled, Reason: access.PublicText(f.cause(err))}
 	}
@@ -224,6 +227,11 @@ func answer(a access.Approval) string {
 	return text
 }
 
+// sameQuestion reports whether an answer to one question answers the other: the same rule, and the same people.
+func sameQuestion(a, b access.Decision) bool {
+	return a.Rule == b.Rule && slices.Equal(a.Approvers, b.Approvers)
+}
+
 // stillAdmitted looks again at what may have changed while people thought: the session, the mapping, its limits. A yes
 // holds for the rule that asked; another rule that asks now wants a question of its own.
 func (f *flight) stillAdmitted(asked access.Decision) error {
@@ -233,15 +241,15 @@ func (f *flight) stillAdmitted(asked access.Decision) error {
 	if f.s.Policy() == f.policy {
 		return nil
 	}
-	if err := f.session(); err != nil {
-		return err
+	if refusal := f.lookUpGrant(); refusal != nil {
+		return refusal
 	}
 	d := f.grant.Call(f.ctx, f.facts())
 	switch {
 	case d.Effect == access.Deny:
 		f.noteDecision("call", d)
 		return f.refused(d)
-	case d.Effect == access.Ask && d.Rule != asked.Rule:
+	case d.Effect == access.Ask && !sameQuestion(d, asked):
 		f.noteDecision("call", d)
 		return f.refused(access.Decision{Rule: d.Rule, Reason: d.Reason + ": the mapping was changed while people decided; send it again to ask anew"})
 	}

@@ -24,12 +24,9 @@ type lastBody struct {
 const keptBodies = 4096
 
 // difference returns a body's form in the record. text is masked.
-func (b *bodies) difference(session, call string, text []byte, truncated bool) *record.Body {
+func (b *bodies) difference(session string, text []byte, truncated bool) *record.Body {
 	if !utf8.Valid(text) {
-		if !truncated {
-			return &record.Body{Text: base64.StdEncoding.EncodeToString(text), Base64: true}
-		}
-		return &record.Body{Text: base64.StdEncoding.EncodeToString(text), Base64: true, Truncated: true}
+		return &record.Body{Text: base64.StdEncoding.EncodeToString(text), Base64: true, Truncated: truncated}
 	}
 	if truncated || len(text) > baseBody {
 		return &record.Body{Text: string(text), Truncated: truncated}

@@ -28,34 +28,41 @@ type request struct {
 func (f *flight) describe() error {
 	defer func() {
 		if f.body.rest == nil {
-			_ = f.rc.SetReadDeadline(time.Time{}) // else it would end the wait for the answer
+			f.readUntil(time.Time{}) // else it would end the wait for the answer
 		}
 	}()
-	if f.r.Header.Get("Content-Encoding") != "" && f.conn.Kind != KindHTTP {
-		return access.Refuse(access.CodeInvalid, "Jobgate: requests to this connection are judged and must come without a content-encoding")
-	}
-	var err error
-	if f.conn.Kind == KindAnthropic {
-		err = f.describeModel()
-	} else {
-		err = f.describePlain()
-	}
+	err := f.readRequest()
+	f.noteStarted()
 	if err != nil {
 		return err
 	}
-	if f.grant.AsksAboutCalls() {
-		f.call.Digest = f.digest()
-	}
-	started, err := f.startedEvent()
-	if err != nil {
-		return err
-	}
-	f.note(record.TypeCallStarted, started)
-	f.noted = true
-	f.s.Count(func(t *access.Tally) { t.Calls++ })
 	call := f.call
 	f.judged.Store(&call)
+	if f.s.Policy() == f.policy {
+		return nil // a change from here on finds what to judge again
+	}
+	if refusal := f.lookUpGrant(); refusal != nil {
+		return refusal
+	}
 	return nil
+}
+
+func (f *flight) readRequest() error {
+	encoded := f.r.Header.Get("Content-Encoding") != ""
+	switch {
+	case encoded && (f.conn.Kind != KindHTTP || f.grant.AsksAboutCalls() || f.grant.MaskRequests()):
+		return access.Refuse(access.CodeInvalid, "Jobgate: requests to this connection are judged or masked and must come without a content-encoding")
+	case f.conn.Kind == KindAnthropic:
+		return f.describeModel()
+	}
+	return f.describePlain()
+}
+
+// noteStarted notes the call, a malformed one too.
+func (f *flight) noteStarted() {
+	f.note(record.TypeCallStarted, f.startedEvent())
+	f.noted = true
+	f.s.Count(func(t *access.Tally) { t.Calls++ })
 }
 
 // describeModel holds the whole request and reads it as the dialect does.
@@ -75,9 +82,15 @@ func (f *flight) describeModel() error {
 	}
 	facts := &f.body.facts
 	f.call.Bytes = int64(len(body))
-	f.call.Model, f.call.Stream, f.call.MaxTokens = facts.Model, facts.Stream, facts.MaxTokens
+	f.call.Model, f.call.MaxTokens = facts.Model, facts.MaxTokens
+	f.call.Stream = facts.Stream && f.asksModel()
 	f.call.Tools, f.call.Features = facts.Tools, facts.Features
 	return nil
+}
+
+// asksModel reports whether the answer is a model's message.
+func (f *flight) asksModel() bool {
+	return f.conn.Kind == KindAnthropic && f.call.Method == http.MethodPost && f.call.Path == "/v1/messages"
 }
 
 // describePlain reads the beginning of the request; all of it where a rule may ask about the call.
@@ -97,7 +110,11 @@ func (f *flight) describePlain() error {
 	if f.r.ContentLength < 0 || f.r.ContentLength > peekBody {
 		_ = f.rc.EnableFullDuplex() // an upstream may answer before it has read everything
 	}
-	head := make([]byte, peekBody)
+	size := int64(peekBody)
+	if n := f.r.ContentLength; n >= 0 && n < size {
+		size = n + 1 // with room to see the end
+	}
+	head := make([]byte, size)
 	n, err := io.ReadFull(f.clientBody(), head)
 	f.body.held = head[:n]
 	switch {
@@ -160,11 +177,14 @@ type patientReader struct {
 func (r *patientReader) Read(b []byte) (int, error) {
 	if now := time.Now(); r.until.Sub(now) < r.f.p.c.Limits.Client/2 {
 		r.until = now.Add(r.f.p.c.Limits.Client)
-		_ = r.f.rc.SetReadDeadline(r.until)
+		r.f.readUntil(r.until)
 	}
 	n, err := r.f.r.Body.Read(b)
-	if err == io.EOF {
-		_ = r.f.rc.SetReadDeadline(time.Time{})
+	switch {
+	case err == io.EOF:
+		r.f.readUntil(time.Time{})
+	case err != nil:
+		r.f.unread.Store(true)
 	}
 	return n, err
 }
@@ -188,9 +208,9 @@ func keepHeader(name string) bool {
 	return strings.HasPrefix(name, "X-Claude-Code-") || strings.HasPrefix(name, "X-Stainless-") || slices.Contains(keptHeaders, name)
 }
 
-func (f *flight) startedEvent() (record.CallStarted, error) {
+func (f *flight) startedEvent() record.CallStarted {
 	e := record.CallStarted{
-		Connection: f.conn.Name, Method: f.call.Method, Path: f.call.Path, Model: f.call.Model, Stream: f.call.Stream,
+		Connection: f.call.Connection, Method: f.call.Method, Path: f.call.Path, Model: f.call.Model, Stream: f.call.Stream,
 		BodyBytes: f.call.Bytes, Client: f.r.RemoteAddr, Headers: make(map[string]string, 12),
 	}
 	masked := func(text string) string {
@@ -201,14 +221,19 @@ func (f *flight) startedEvent() (record.CallStarted, error) {
 	e.Path, e.Query, e.Model = masked(e.Path), masked(f.call.Query), masked(e.Model)
 	for name, values := range f.r.Header {
 		if keepHeader(name) {
-			e.Headers[strings.ToLower(name)] = masked(clip(strings.Join(values, ", "), 1024))
+			e.Headers[strings.ToLower(name)] = clip(masked(strings.Join(values, ", ")), 1024)
 		}
 	}
-	if len(f.body.held) > 0 {
+	switch {
+	case f.body.rest != nil:
+		// what a masker cannot decide about yet, the beginning of a secret, is left out
+		text := f.masks.Full.NewStream().Write(nil, f.body.held)
+		e.Body = f.p.bodies.difference(f.s.ID, text, true)
+	case len(f.body.held) > 0:
 		text, n := f.masks.Full.Mask(nil, f.body.held)
 		e.Masked += n
-		e.Body = f.p.bodies.difference(f.s.ID, f.call.ID, text, f.body.rest != nil)
+		e.Body = f.p.bodies.difference(f.s.ID, text, false)
 		f.recorded = text
 	}
-	return e, nil
+	return e
 }

@@ -4,8 +4,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"path"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/jobgate/jobgate/internal/access"
 )
@@ -22,12 +23,13 @@ func (f *flight) door() error {
 	if err != nil {
 		return err
 	}
-	conn := f.p.connections[name]
-	if conn != nil {
-		f.conn = conn
+	f.conn = f.p.connections[name]
+	f.call.Connection, f.call.Method, f.call.Path, f.call.Query = clip(name, 64), f.r.Method, rest, f.r.URL.RawQuery
+	if f.conn != nil {
+		f.call.Kind = f.conn.Kind
 	}
-	if conn != nil && conn.Kind == KindAnthropic && rest == "/v1/oauth/token" && f.r.Method == http.MethodPost && f.p.c.Exchange != nil {
-		f.p.c.Exchange(f.w, f.r, conn.Name)
+	if f.call.Kind == KindAnthropic && rest == "/v1/oauth/token" && f.r.Method == http.MethodPost && f.p.c.Exchange != nil {
+		f.p.c.Exchange(f.w, f.r, f.conn.Name)
 		return errAnswered
 	}
 	token, err := presentedToken(f.r.Header)
@@ -46,11 +48,6 @@ func (f *flight) door() error {
 		f.s = nil
 		return err
 	}
-	if conn == nil {
-		return access.Refuse(access.CodeNotFound, fmt.Sprintf("Jobgate: there is no connection %q here", clip(name, 64)))
-	}
-	f.call.Connection, f.call.Kind = conn.Name, conn.Kind
-	f.call.Method, f.call.Path, f.call.Query = f.r.Method, rest, f.r.URL.RawQuery
 	return refuseStrayToken(f.r, token)
 }
 
@@ -66,19 +63,35 @@ func splitTarget(r *http.Request) (name, rest string, err error) {
 	case !strings.HasPrefix(target, "/"):
 		return "", "", access.Refuse(access.CodeInvalid, "Jobgate: the request target must be a path, not an absolute URL")
 	case !plainPath(target):
-		return "", "", access.Refuse(access.CodeInvalid, "Jobgate: the path must be clean: no //, no . or .. segment, no %-escape, no control character or backslash")
+		return "", "", access.Refuse(access.CodeInvalid, "Jobgate: the path must be clean: no //, no . or .. segment, no %-escape, no path parameter (;), and only characters that stand in a URL's path")
 	}
 	name, rest, _ = strings.Cut(target[1:], "/")
 	return name, "/" + rest, nil
 }
 
+// plainPath reports whether every server reads the path alike. What stands behind a semicolon is a parameter to some,
+// who would see "..;" as "..".
 func plainPath(target string) bool {
-	for i := 0; i < len(target); i++ {
-		if c := target[i]; c <= ' ' || c >= 0x7f || c == '%' || c == '\\' || c == '#' {
+	segment := 0 // where the current one begins
+	for i := 1; i <= len(target); i++ {
+		if i < len(target) && target[i] != '/' {
+			if !pathCharacter(target[i]) {
+				return false
+			}
+			continue
+		}
+		s := target[segment+1 : i]
+		if s == "." || s == ".." || s == "" && i < len(target) {
 			return false
 		}
+		segment = i
 	}
-	return target == "/" || path.Clean(target) == strings.TrimSuffix(target, "/")
+	return true
+}
+
+// pathCharacter reports whether a byte may stand in a path as it is: RFC 3986 section 3.3, but for the semicolon.
+func pathCharacter(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~!$&'()*+,=:@[]", c) >= 0
 }
 
 // presentedToken returns the one Jobgate token of a request, "" where there is none. What else stands in a credential
@@ -107,13 +120,16 @@ func presentedToken(h http.Header) (string, error) {
 	return found, nil
 }
 
-// refuseStrayToken keeps the token out of what goes upstream: a query or a header that holds it, too.
+// refuseStrayToken keeps the token out of what goes upstream: a URL or another header that holds it, too.
 func refuseStrayToken(r *http.Request, token string) error {
+	if strings.Contains(r.RequestURI, token) {
+		return access.Refuse(access.CodeInvalid, "Jobgate: the URL holds the access token; show the token in a header only")
+	}
 	if query, err := url.QueryUnescape(r.URL.RawQuery); err != nil || strings.Contains(query, token) {
 		return access.Refuse(access.CodeInvalid, "Jobgate: the query is malformed or holds the access token; show the token in a header only")
 	}
 	for name, values := range r.Header {
-		if isCredentialHeader(name) {
+		if slices.Contains(credentialHeaders, name) {
 			continue
 		}
 		for _, v := range values {
@@ -125,43 +141,56 @@ func refuseStrayToken(r *http.Request, token string) error {
 	return nil
 }
 
-func isCredentialHeader(name string) bool {
-	for _, h := range credentialHeaders {
-		if name == h {
-			return true
-		}
-	}
-	return false
-}
-
 // session finds out whether the call may be looked at: an awake session, a token of this connection, a grant on it.
-func (f *flight) session() error {
-	now := f.p.c.Now()
-	if err := f.s.Usable(now); err != nil {
+// From here on the session knows of the call, and its record stays open for it.
+func (f *flight) session() (err error) {
+	if f.call.ID, err = newID("c_"); err != nil {
 		return err
 	}
-	if !f.token.Allows(f.conn.Name) {
-		return access.Refuse(access.CodeDenied, fmt.Sprintf("Jobgate: this access token is not good for connection %q; it was taken for %s",
-			f.conn.Name, strings.Join(f.token.Connections, ", ")))
-	}
-	f.policy = f.s.Policy()
-	f.grant = f.p.c.Guard.Grant(f.policy, f.conn.Name)
-	if f.grant == nil {
-		return access.Refuse(access.CodeDenied, fmt.Sprintf("Jobgate: mapping %q grants nothing on connection %q (it grants %s)",
-			f.s.Mapping, f.conn.Name, strings.Join(f.policy.Connections(), ", ")))
-	}
-	id, err := newID("c_")
-	if err != nil {
+	f.call.Session = f.s.ID
+	if f.masks, err = f.p.c.Maskers.For(f.s.ID); err != nil {
 		return err
 	}
-	f.call.ID, f.call.Session = id, f.s.ID
-	f.masks, err = f.p.c.Maskers.For(f.s.ID)
-	return err
+	if err := f.s.Usable(f.p.c.Now()); err != nil {
+		return err
+	}
+	f.unwatch = f.s.Watch(f)
+	if f.ctx.Err() != nil {
+		return f.cause(f.ctx.Err()) // its record may be closed
+	}
+	if refusal := f.lookUpGrant(); refusal != nil {
+		f.noteStarted()
+		f.noteDecision("call", access.Decision{Rule: "grant", Reason: refusal.Public})
+		f.countDenial(access.Decision{Rule: "grant", Reason: refusal.Public}, f.call.Method+" "+f.call.Path)
+		return refusal
+	}
+	return nil
 }
 
+// lookUpGrant takes what the mapping says now. A connection that does not exist is refused as one that is not granted:
+// a job need not know the others' connections.
+func (f *flight) lookUpGrant() *access.Error {
+	f.policy = f.s.Policy()
+	if !f.token.Allows(f.call.Connection) {
+		return access.Refuse(access.CodeDenied, fmt.Sprintf("Jobgate: this access token is not good for connection %q; it was taken for %s",
+			f.call.Connection, strings.Join(f.token.Connections, ", ")))
+	}
+	if grant := f.p.c.Guard.Grant(f.policy, f.call.Connection); grant != nil && f.conn != nil {
+		f.grant = grant
+		return nil
+	}
+	return access.Refuse(access.CodeDenied, fmt.Sprintf("Jobgate: mapping %q grants nothing on connection %q (it grants %s)",
+		f.s.Mapping, f.call.Connection, strings.Join(f.policy.Connections(), ", ")))
+}
+
+// clip shortens a text for people, between two characters. What may hold a secret is masked before: a part of one
+// would not be found.
 func clip(s string, n int) string {
 	if len(s) <= n {
 		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
 	}
 	return s[:n] + "..."
 }

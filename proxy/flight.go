@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,26 +40,31 @@ type flight struct {
 
 	recorded []byte // the body as the record has it, the base of the next one
 
-	pending   []record.Event // noted and not yet appended
-	noted     bool           // call.started is in the record or pending: call.ended must follow
-	reserved  int64          // output tokens
-	counted   bool           // a request is counted in the ledger
-	sent      time.Time      // zero until the request left
-	streaming bool           // the client got the head of an event stream
-	answering bool           // the client got a head
-	emitted   bool           // the client got a part of the answer itself
-	written   int64          // bytes of the answer
-	status    int
-	usage     dialect.Usage
-	metered   bool // usage is known
-	upstream  string
-	cred      struct{ name, version string }
-	window    *window
-	deadline  time.Time
+	pending        []record.Event // noted and not yet appended
+	noted          bool           // call.started is in the record or pending: call.ended must follow
+	reserved       int64          // output tokens
+	counted        bool           // a request is counted in the ledger
+	sent           time.Time      // zero until the request left
+	streaming      bool           // the client got the head of an event stream
+	answering      bool           // the client got a head
+	emitted        bool           // the client got a part of the answer itself
+	written        int64          // bytes of the answer
+	status         int            // of the answer that the client got; 0 for a refusal
+	upstreamStatus int
+	usage          dialect.Usage
+	metered        bool // usage is known
+	upstream       string
+	cred           struct{ name, version string }
+	window         *window
+	deadline       time.Time // of writing, as it was set last
+	unwatch        func()
 
-	unwatch func()
-
-	judged atomic.Pointer[access.Call] // what a change of the policy judges again
+	// What others than the handler's goroutine look at:
+	judged   atomic.Pointer[access.Call] // what a change of the policy judges again
+	unjudged atomic.Bool                 // a model's answer is passed on, and no rule is asked about its tool uses
+	unread   atomic.Bool                 // reading the request failed
+	mu       sync.Mutex                  // guards the connection's deadlines, and landed
+	landed   bool                        // the connection belongs to the next call
 }
 
 func newID(prefix string) (string, error) {
@@ -71,10 +78,48 @@ func newID(prefix string) (string, error) {
 // SessionEnded cuts the call: the reader of the upstream and whoever waits for people wake up with the reason. A client
 // that does not read gets a moment to, and is then cut, too.
 func (f *flight) SessionEnded(reason access.EndReason) {
-	f.cancel(&access.Error{Code: access.CodeEnded, Reason: string(reason),
+	f.cut(&access.Error{Code: access.CodeEnded, Reason: string(reason),
 		Public: fmt.Sprintf("Jobgate: the session of mapping %q is over: %s", f.s.Mapping, reason.Text())})
+}
+
+// cut ends the call from outside. Whoever waits for its upstream, its client or people wakes up.
+func (f *flight) cut(why *access.Error) {
+	f.cancel(why)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.landed {
+		return
+	}
 	_ = f.rc.SetWriteDeadline(time.Now().Add(f.p.c.Limits.Cut))
 	_ = f.rc.SetReadDeadline(time.Now())
+}
+
+// readUntil moves the deadline of reading, unless the call was cut: a cut has set nearer ones.
+func (f *flight) readUntil(t time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.landed && f.ctx.Err() == nil {
+		_ = f.rc.SetReadDeadline(t)
+	}
+}
+
+// writeUntil moves the deadline of writing, unless the call was cut.
+func (f *flight) writeUntil(t time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.landed && f.ctx.Err() == nil {
+		_ = f.rc.SetWriteDeadline(t)
+	}
+}
+
+// land gives the connection back: the next call on it must not inherit a deadline.
+func (f *flight) land() {
+	if !f.deadline.IsZero() {
+		f.writeUntil(time.Time{})
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.landed = true
 }
 
 // PolicyChanged judges the call again by the new revision and cuts it where that refuses.
@@ -85,12 +130,19 @@ func (f *flight) PolicyChanged() {
 	}
 	grant := f.p.c.Guard.Grant(f.s.Policy(), f.conn.Name)
 	if grant == nil {
-		f.cancel(access.Refuse(access.CodeDenied, fmt.Sprintf("Jobgate: mapping %q was changed and grants nothing on connection %q any more", f.s.Mapping, f.conn.Name)))
+		f.cut(f.grantsNothing())
 		return
 	}
 	if d := grant.Call(f.ctx, guard.Facts{Session: f.s, Call: call, Now: f.p.c.Now()}); d.Effect == access.Deny {
-		f.cancel(denial(f.s.Mapping, "the mapping was changed: ", call, d))
+		f.cut(denial(f.s.Mapping, "the mapping was changed: ", call, d))
+	} else if f.unjudged.Load() && grant.JudgesTools() {
+		f.cut(access.Refuse(access.CodeDenied, fmt.Sprintf(
+			"Jobgate: mapping %q was changed and has rules about tool uses now, which this answer was not held for; send the request again", f.s.Mapping)))
 	}
+}
+
+func (f *flight) grantsNothing() *access.Error {
+	return access.Refuse(access.CodeDenied, fmt.Sprintf("Jobgate: mapping %q was changed and grants nothing on connection %q any more", f.s.Mapping, f.conn.Name))
 }
 
 // denial is the error of a decision that refuses a call.
@@ -124,7 +176,7 @@ func (f *flight) cause(err error) error {
 	if errors.As(why, &refusal) {
 		return refusal
 	}
-	return &access.Error{Code: access.CodeCanceled, Public: "the client left", Err: why}
+	return &access.Error{Code: access.CodeCanceled, Public: "Jobgate: the client left", Err: why}
 }
 
 // note keeps an event for the next append.
@@ -164,7 +216,7 @@ func (f *flight) close(err error) {
 	counts := f.settle(err)
 	if f.noted {
 		f.note(record.TypeCallEnded, record.CallEnded{
-			Connection: f.conn.Name, Status: f.status, Reason: reason, Detail: f.detail(err),
+			Connection: f.call.Connection, Status: f.status, Reason: reason, Detail: f.detail(err),
 			InputTokens: f.usage.InputTokens, OutputTokens: f.usage.OutputTokens,
 			CacheReadTokens: f.usage.CacheReadTokens, CacheWriteTokens: f.usage.CacheCreationTokens,
 			RequestBytes: f.call.Bytes, ResponseBytes: f.written, UpstreamRequestID: f.upstream,
@@ -182,7 +234,8 @@ func (f *flight) close(err error) {
 }
 
 // settle puts what was used in the place of what was reserved. An answer that broke off before its usage was told
-// keeps its reservation: what the upstream computed cannot be known, and a limit must not grow by leaving early.
+// keeps its reservation: what the upstream computed cannot be known, and a limit must not grow by leaving early. An
+// upstream that was never reached computed nothing.
 func (f *flight) settle(err error) access.Counts {
 	if f.s == nil || !f.counted {
 		return access.Counts{}
@@ -191,10 +244,15 @@ func (f *flight) settle(err error) access.Counts {
 		return f.s.Release(f.conn.Name, f.reserved)
 	}
 	output := f.usage.OutputTokens
-	if !f.metered && err != nil && f.status < 400 && output < f.reserved {
+	if !f.metered && err != nil && f.upstreamStatus < 400 && !unreached(err) && output < f.reserved {
 		output = f.reserved
 	}
 	return f.s.Settle(f.conn.Name, f.reserved, f.usage.InputTokens+f.usage.CacheReadTokens+f.usage.CacheCreationTokens, output)
+}
+
+func unreached(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // reason is the word of the record for how the call ended.

@@ -23,12 +23,14 @@ func (f *flight) filterConfig() dialect.FilterConfig {
 	if f.grant.MaskResponses(false) {
 		cfg.Text = f.masks.Full
 	}
+	f.unjudged.Store(true) // a change from here on cuts the call, one before is seen here
+	if grant := f.p.c.Guard.Grant(f.s.Policy(), f.conn.Name); grant != nil && !grant.JudgesTools() {
+		return cfg
+	}
+	f.unjudged.Store(false)
 	cfg.MayJudge = func(tool string) bool {
 		grant := f.p.c.Guard.Grant(f.s.Policy(), f.conn.Name)
 		return grant == nil || grant.MayJudge(tool)
-	}
-	if !f.grant.JudgesTools() {
-		cfg.MayJudge = nil
 	}
 	return cfg
 }
@@ -37,8 +39,11 @@ func (f *flight) filterConfig() dialect.FilterConfig {
 func (f *flight) judgeTool(use access.ToolUse) dialect.Verdict {
 	policy := f.s.Policy()
 	grant := f.p.c.Guard.Grant(policy, f.conn.Name)
-	if err := f.ctx.Err(); err != nil || grant == nil {
-		return dialect.Verdict{Err: f.cause(access.Refuse(access.CodeDenied, fmt.Sprintf("Jobgate: mapping %q grants nothing on connection %q any more", f.s.Mapping, f.conn.Name)))}
+	switch {
+	case f.ctx.Err() != nil:
+		return dialect.Verdict{Err: f.cause(f.ctx.Err())}
+	case grant == nil:
+		return dialect.Verdict{Err: f.grantsNothing()}
 	}
 	d := grant.Tool(f.ctx, f.facts(), use)
 	f.noteDecision(use.ID, d)
@@ -83,9 +88,7 @@ func (f *flight) unreadableTool(use access.ToolUse, problem string) dialect.Verd
 }
 
 func (f *flight) noteTool(use access.ToolUse, d access.Decision, action string) {
-	input, _ := f.masks.Full.Mask(nil, use.Input)
-	name, _ := f.masks.Full.Mask(nil, []byte(use.Name))
-	f.note(record.TypeToolUse, record.ToolUse{ID: use.ID, Name: string(name), Input: string(input),
+	f.note(record.TypeToolUse, record.ToolUse{ID: use.ID, Name: f.masked(use.Name), Input: f.masked(string(use.Input)),
 		Effect: d.Effect.String(), Rule: d.Rule, Reason: d.Reason, Action: action})
 }
 
@@ -93,7 +96,7 @@ func (f *flight) noteTool(use access.ToolUse, d access.Decision, action string) 
 func (f *flight) askAboutTool(d access.Decision, policy *access.Policy, use access.ToolUse) (access.Decision, error) {
 	text, masked := f.masks.Full.Mask(nil, use.Input)
 	a := f.question(d, toolDigest(f.s.ID, f.conn.Name, use), text, masked)
-	a.ToolUse, a.Title, a.Revision = use.ID, use.Name, policy.Revision
+	a.ToolUse, a.Title, a.Revision = use.ID, f.masked(use.Name), policy.Revision
 	settled, err := f.ask(a)
 	if err != nil {
 		return d, err
@@ -110,13 +113,13 @@ func (f *flight) askAboutTool(d access.Decision, policy *access.Policy, use acce
 	}
 	grant := f.p.c.Guard.Grant(f.s.Policy(), f.conn.Name)
 	if grant == nil {
-		return d, access.Refuse(access.CodeDenied, fmt.Sprintf("Jobgate: mapping %q grants nothing on connection %q any more", f.s.Mapping, f.conn.Name))
+		return d, f.grantsNothing()
 	}
 	again := grant.Tool(f.ctx, f.facts(), use)
 	switch {
 	case again.Effect == access.Deny:
 		return again, nil
-	case again.Effect == access.Ask && again.Rule != d.Rule:
+	case again.Effect == access.Ask && !sameQuestion(again, d):
 		return access.Decision{Rule: again.Rule, Reason: again.Reason + ": the mapping was changed while people decided; try again to ask anew"}, nil
 	}
 	return allowed, nil

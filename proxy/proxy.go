@@ -97,12 +97,22 @@ func New(c Config) (*Proxy, error) {
 	return p, nil
 }
 
+// CloseIdleConnections lets go of the connections to upstreams that no call uses.
+func (p *Proxy) CloseIdleConnections() {
+	for _, t := range []http.RoundTripper{p.public, p.private} {
+		if idle, ok := t.(interface{ CloseIdleConnections() }); ok {
+			idle.CloseIdleConnections()
+		}
+	}
+}
+
 // ServeHTTP serves one call.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f := &flight{p: p, w: w, r: r, rc: http.NewResponseController(w), started: p.c.Now(), unwatch: func() {}}
 	f.ctx, f.cancel = context.WithCancelCause(r.Context())
 	defer f.cancel(nil)
-	defer func() { f.unwatch() }() // last: while it is watched, the session's record stays open
+	defer f.land()
+	defer func() { f.unwatch() }() // while it is watched, the session's record stays open
 	harden(w.Header())
 	err := f.run()
 	if errors.Is(err, errAnswered) {
@@ -122,7 +132,6 @@ func (f *flight) run() error {
 	if err := f.session(); err != nil {
 		return err
 	}
-	f.unwatch = f.s.Watch(f)
 	if err := f.describe(); err != nil {
 		return err
 	}

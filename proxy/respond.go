@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jobgate/jobgate/internal/access"
@@ -23,28 +24,40 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, copyBuffer); return 
 
 // respond judges and masks the answer, and gives the record its own copy.
 func (f *flight) respond(answer *http.Response) error {
-	idle := f.idle()
-	defer idle.Stop()
-	f.upstream = f.maskedHeader(answer.Header.Get("Request-Id"))
+	f.upstream, f.upstreamStatus = f.masked(answer.Header.Get("Request-Id")), answer.StatusCode
+	if answer.StatusCode < 200 || answer.StatusCode > 599 {
+		return f.badAnswer(fmt.Errorf("status %d", answer.StatusCode))
+	}
+	bodiless := f.r.Method == http.MethodHead || answer.StatusCode == http.StatusNoContent || answer.StatusCode == http.StatusNotModified
+	if bodiless && !f.streaming {
+		f.beginAnswer(answer, answer.ContentLength)
+		return nil
+	}
+	body := newLivelyReader(answer.Body, f.p.c.Limits.Idle, f.silent)
+	defer body.stop()
+	answer.Body = body
 	if err := f.decode(answer); err != nil {
 		return err
 	}
-	body := &livelyReader{src: answer.Body, idle: idle, pause: f.p.c.Limits.Idle}
 	media, _, _ := mime.ParseMediaType(answer.Header.Get("Content-Type"))
 	switch {
 	case f.conn.Kind == KindHTTP:
-		return f.respondPlain(answer, body, media)
-	case answer.StatusCode >= 300 || answer.StatusCode < 200:
-		return f.respondError(answer, body, media)
-	case f.call.Path == "/v1/messages" && f.call.Method == http.MethodPost:
-		return f.respondMessage(answer, body, media)
+		return f.respondPlain(answer)
+	case answer.StatusCode >= 400:
+		return f.respondError(answer, media)
+	case answer.StatusCode >= 300:
+		return f.badAnswer(fmt.Errorf("status %d, a redirect, which is not followed", answer.StatusCode))
+	case f.asksModel():
+		return f.respondMessage(answer, media)
+	case media == "text/event-stream":
+		return f.respondStream(answer)
 	}
-	return f.respondPlain(answer, body, media)
+	return f.respondPlain(answer)
 }
 
 // respondMessage takes an answer in the form that the client asked for, since in that form it will be read: an answer
 // in another form could hold a tool use that is judged nowhere.
-func (f *flight) respondMessage(answer *http.Response, body io.Reader, media string) error {
+func (f *flight) respondMessage(answer *http.Response, media string) error {
 	wanted := "application/json"
 	if f.call.Stream {
 		wanted = "text/event-stream"
@@ -53,9 +66,9 @@ func (f *flight) respondMessage(answer *http.Response, body io.Reader, media str
 		return f.badAnswer(fmt.Errorf("content-type is %q, %s was asked for", media, wanted))
 	}
 	if f.call.Stream {
-		return f.respondStream(answer, body)
+		return f.respondStream(answer)
 	}
-	return f.respondWhole(answer, body)
+	return f.respondWhole(answer)
 }
 
 func (f *flight) badAnswer(err error) error {
@@ -65,7 +78,7 @@ func (f *flight) badAnswer(err error) error {
 
 // decode undoes an encoding that was not asked for: what is encoded can be neither judged nor masked.
 func (f *flight) decode(answer *http.Response) error {
-	switch encoding := strings.ToLower(answer.Header.Get("Content-Encoding")); encoding {
+	switch encoding := strings.ToLower(strings.Join(answer.Header["Content-Encoding"], ", ")); encoding {
 	case "", "identity":
 		return nil
 	case "gzip", "x-gzip":
@@ -88,7 +101,7 @@ type decoded struct {
 }
 
 // respondStream passes a stream of events on, as far and as fast as it may.
-func (f *flight) respondStream(answer *http.Response, body io.Reader) error {
+func (f *flight) respondStream(answer *http.Response) error {
 	f.beginAnswer(answer, -1)
 	cfg := f.filterConfig()
 	cfg.Flush = func(pending []byte) error { return f.emit(pending) }
@@ -98,7 +111,7 @@ func (f *flight) respondStream(answer *http.Response, body io.Reader) error {
 	out := buffers.Get().(*[]byte)
 	defer func() { buffers.Put(buf); buffers.Put(out) }()
 	for {
-		n, rerr := body.Read(*buf)
+		n, rerr := answer.Body.Read(*buf)
 		pending, ferr := filter.Write((*out)[:0], (*buf)[:n])
 		if rerr != nil && ferr == nil {
 			pending, ferr = filter.Close(pending, errors.Is(rerr, io.EOF))
@@ -124,8 +137,8 @@ func (f *flight) broken(err error) error {
 }
 
 // respondWhole reads an answer that is no stream, judges it, and passes it on.
-func (f *flight) respondWhole(answer *http.Response, body io.Reader) error {
-	raw, err := f.readAnswer(body)
+func (f *flight) respondWhole(answer *http.Response) error {
+	raw, err := f.readAnswer(answer.Body)
 	if err != nil {
 		return err
 	}
@@ -151,37 +164,47 @@ func (f *flight) readAnswer(body io.Reader) ([]byte, error) {
 
 // respondError passes an upstream's refusal on with its words: clients recover by them. On a stream that was kept
 // alive it is an event.
-func (f *flight) respondError(answer *http.Response, body io.Reader, media string) error {
-	if media != "application/json" {
-		return f.respondPlain(answer, body, media)
+func (f *flight) respondError(answer *http.Response, media string) error {
+	if media != "application/json" && !f.streaming {
+		return f.respondPlain(answer)
 	}
-	raw, err := f.readAnswer(body)
+	raw, err := f.readAnswer(answer.Body)
 	if err != nil {
 		return err
 	}
+	if f.streaming && dialect.Strict(raw) != nil {
+		f.status = answer.StatusCode
+		return f.badAnswer(fmt.Errorf("status %d", answer.StatusCode))
+	}
 	out, _ := dialect.Anthropic{}.FilterError(nil, raw, f.masks.Held)
 	if f.streaming {
-		f.status = answer.StatusCode
-		event := append([]byte("event: error\ndata: "), bytes.ReplaceAll(bytes.TrimSpace(out), []byte("\n"), []byte(" "))...)
+		f.beginAnswer(answer, -1)
+		event := append([]byte("event: error\ndata: "), oneLine(out)...)
 		return f.emit(append(event, "\n\n"...))
 	}
 	f.beginAnswer(answer, int64(len(out)))
 	return f.emit(out)
 }
 
+// oneLine takes the line breaks out of JSON; within strings there are none.
+func oneLine(b []byte) []byte {
+	return bytes.TrimSpace(bytes.Map(func(r rune) rune {
+		if r == '\n' || r == '\r' {
+			return ' '
+		}
+		return r
+	}, b))
+}
+
 // respondPlain masks any other body as bytes.
-func (f *flight) respondPlain(answer *http.Response, body io.Reader, media string) error {
+func (f *flight) respondPlain(answer *http.Response) error {
 	set := f.masks.Held
 	if f.grant.MaskResponses(f.conn.Kind == KindHTTP) {
 		set = f.masks.Full
 	}
-	if f.r.Method == http.MethodHead || answer.StatusCode == http.StatusNoContent || answer.StatusCode == http.StatusNotModified {
-		f.beginAnswer(answer, answer.ContentLength)
-		return nil
-	}
 	if answer.ContentLength >= 0 && answer.ContentLength <= wholeAnswer {
 		raw := make([]byte, answer.ContentLength)
-		if _, err := io.ReadFull(body, raw); err != nil {
+		if _, err := io.ReadFull(answer.Body, raw); err != nil {
 			return f.broken(err)
 		}
 		out, _ := set.Mask(nil, raw)
@@ -189,7 +212,7 @@ func (f *flight) respondPlain(answer *http.Response, body io.Reader, media strin
 		return f.emit(out)
 	}
 	f.beginAnswer(answer, -1)
-	return f.copyMasked(body, set)
+	return f.copyMasked(answer.Body, set)
 }
 
 func (f *flight) copyMasked(body io.Reader, set *mask.Set) error {
@@ -230,11 +253,11 @@ func (f *flight) beginAnswer(answer *http.Response, length int64) {
 	}
 	h["Jobgate-Call"] = []string{f.call.ID}
 	harden(h)
-	for name, values := range h {
-		for i, v := range values {
+	for name := range h {
+		for i, v := range h[name] {
 			if f.masks.Held.Contains([]byte(v)) {
-				h[name] = append([]string(nil), values...)
-				h[name][i] = f.maskedHeader(v)
+				h[name] = append([]string(nil), h[name]...)
+				h[name][i] = f.masked(v)
 			}
 		}
 	}
@@ -242,19 +265,21 @@ func (f *flight) beginAnswer(answer *http.Response, length int64) {
 	if length >= 0 {
 		h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
 	}
-	f.openWindow(h)
 	f.answering = true
-	f.streaming = f.streaming || f.conn.Kind == KindAnthropic && strings.HasPrefix(h.Get("Content-Type"), "text/event-stream")
+	f.streaming = f.conn.Kind == KindAnthropic && strings.HasPrefix(h.Get("Content-Type"), "text/event-stream")
+	f.openWindow(h)
+	f.patience()
 	f.w.WriteHeader(answer.StatusCode)
 	if length < 0 {
 		_ = f.rc.Flush()
 	}
 }
 
-func (f *flight) maskedHeader(v string) string {
-	out, n := f.masks.Full.Mask(nil, []byte(v))
+// masked is a text as the record and people may read it.
+func (f *flight) masked(text string) string {
+	out, n := f.masks.Full.Mask(nil, []byte(text))
 	if n == 0 {
-		return v
+		return text
 	}
 	return string(out)
 }
@@ -284,6 +309,7 @@ func (f *flight) beginStream() {
 	h["Jobgate-Call"] = []string{f.call.ID}
 	f.status = http.StatusOK
 	f.answering, f.streaming = true, true
+	f.patience()
 	f.w.WriteHeader(http.StatusOK)
 	_ = f.rc.Flush()
 }
@@ -327,12 +353,9 @@ func (f *flight) clientGone(err error) error {
 
 // patience moves the client's deadline, not at every write: setting it costs a timer.
 func (f *flight) patience() {
-	if f.ctx.Err() != nil {
-		return // the session's end has set a nearer one
-	}
 	if now := time.Now(); f.deadline.Sub(now) < f.p.c.Limits.Client/2 {
 		f.deadline = now.Add(f.p.c.Limits.Client)
-		_ = f.rc.SetWriteDeadline(f.deadline)
+		f.writeUntil(f.deadline)
 	}
 }
 
@@ -341,6 +364,7 @@ func (f *flight) tell(err error) {
 	if access.CodeOf(err) == access.CodeCanceled && f.r.Context().Err() != nil {
 		return
 	}
+	f.patience()
 	switch {
 	case f.answering && f.streaming:
 		event := dialect.Anthropic{}.ErrorEvent(err, f.call.ID)
@@ -351,19 +375,19 @@ func (f *flight) tell(err error) {
 			_ = f.rc.Flush()
 		}
 	case f.answering:
-	case f.conn != nil && f.conn.Kind == KindAnthropic:
+	case f.call.Kind == KindAnthropic, f.conn == nil && f.r.Header.Get("Anthropic-Version") != "":
 		dialect.Anthropic{}.Refuse(f.w, err, f.call.ID)
-		f.status = 0
+		_ = f.rc.Flush()
 	default:
 		dialect.HTTP{}.Refuse(f.w, err, f.call.ID)
-		f.status = 0
+		_ = f.rc.Flush()
 	}
 }
 
 // openWindow begins the record's copy of the answer.
 func (f *flight) openWindow(h http.Header) {
 	var redactor redactor = &textRedactor{set: f.masks.Full}
-	if f.conn.Kind == KindAnthropic && f.call.Stream {
+	if f.streaming {
 		redactor = &eventRedactor{filter: dialect.NewFilter(dialect.FilterConfig{Text: f.masks.Full, Opaque: f.masks.Full, RedactAll: true})}
 	}
 	first := record.Response{Status: f.status}
@@ -371,28 +395,55 @@ func (f *flight) openWindow(h http.Header) {
 		first.Headers = make(map[string]string, 4)
 		for _, name := range []string{"Content-Type", "Location", "Retry-After", "Etag"} {
 			if v := h.Get(name); v != "" {
-				first.Headers[strings.ToLower(name)] = f.maskedHeader(v)
+				first.Headers[strings.ToLower(name)] = f.masked(v)
 			}
 		}
 	}
 	f.window = newWindow(f, redactor, first)
 }
 
-// livelyReader tells a timer that the upstream is alive.
+// livelyReader reads an upstream and notices when it is silent for too long. What else takes time between two reads,
+// people who decide or a client that is slow, does not count.
 type livelyReader struct {
-	src   io.Reader
-	idle  *time.Timer
-	pause time.Duration
-	last  time.Time
+	io.ReadCloser
+	pause  time.Duration
+	silent func()
+	timer  *time.Timer
+	set    time.Time    // when the timer was
+	since  atomic.Int64 // when the read under way began, 0 between reads
+}
+
+func newLivelyReader(src io.ReadCloser, pause time.Duration, silent func()) *livelyReader {
+	r := &livelyReader{ReadCloser: src, pause: pause, silent: silent, set: time.Now()}
+	r.timer = time.AfterFunc(pause, r.check)
+	return r
 }
 
 func (r *livelyReader) Read(b []byte) (int, error) {
-	if now := time.Now(); now.Sub(r.last) > r.pause/8 {
-		r.last = now
-		r.idle.Reset(r.pause)
+	now := time.Now()
+	if now.Sub(r.set) > r.pause/8 { // not at every read: that costs
+		r.set = now
+		r.timer.Reset(r.pause)
 	}
-	return r.src.Read(b)
+	r.since.Store(now.UnixNano())
+	n, err := r.ReadCloser.Read(b)
+	r.since.Store(0)
+	return n, err
 }
+
+func (r *livelyReader) check() {
+	since := r.since.Load()
+	if since == 0 {
+		return // the next read sets the timer
+	}
+	if left := r.pause - time.Since(time.Unix(0, since)); left > r.pause/8 {
+		r.timer.Reset(left)
+		return
+	}
+	r.silent()
+}
+
+func (r *livelyReader) stop() { r.timer.Stop() }
 
 // maskingReader masks a request's body on its way to the upstream.
 type maskingReader struct {

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/jobgate/jobgate/internal/access"
 	"github.com/jobgate/jobgate/proxy/dialect"
@@ -43,23 +42,30 @@ func (f *flight) send(p permit) (*http.Response, error) {
 		Upstream: f.conn.Upstream.Host, Credential: f.cred.name, CredentialVersion: f.cred.version,
 		Counts: record.Counts(f.s.CountsOf(f.conn.Name)),
 	})
+	if f.ctx.Err() != nil {
+		return nil, f.cause(f.ctx.Err())
+	}
 	if err := f.write(true); err != nil {
 		return nil, err
 	}
 	f.p.bodies.keep(f.s.ID, f.call.ID, f.recorded)
 	f.sent = f.p.c.Now()
 	answer, err := f.p.transport(f.conn).RoundTrip(out)
-	if err != nil {
-		return nil, f.cause(&access.Error{Code: access.CodeUpstream, Err: withoutURL(err),
-			Public: fmt.Sprintf("Jobgate: the upstream of connection %q cannot be reached or broke off", f.conn.Name)})
+	switch {
+	case err == nil:
+		return answer, nil
+	case f.unread.Load():
+		return nil, f.cause(readError(err))
 	}
-	return answer, nil
+	return nil, f.cause(&access.Error{Code: access.CodeUpstream, Err: withoutURL(err),
+		Public: fmt.Sprintf("Jobgate: the upstream of connection %q cannot be reached or broke off", f.conn.Name)})
 }
 
 // outgoing is the request for the upstream, still without the credential. Redirects are not followed: a RoundTripper
 // does not, and nobody else is asked.
 func (f *flight) outgoing() (*http.Request, error) {
 	u := *f.conn.Upstream
+	u.RawPath = strings.TrimSuffix(u.EscapedPath(), "/") + f.call.Path // else brackets and quotes would be escaped
 	u.Path = strings.TrimSuffix(u.Path, "/") + f.call.Path
 	u.RawQuery = f.call.Query
 	out := (&http.Request{
@@ -110,7 +116,8 @@ func copyHeaders(dst, src http.Header) {
 		}
 	}
 	for name, values := range src {
-		if !named[name] {
+		// to many servers an underscore is a hyphen
+		if !named[name] && !(strings.Contains(name, "_") && named[http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))]) {
 			dst[name] = values
 		}
 	}
@@ -164,10 +171,8 @@ func withoutURL(err error) error {
 	return err
 }
 
-// idle ends a read of the upstream that gets nothing for too long.
-func (f *flight) idle() *time.Timer {
-	return time.AfterFunc(f.p.c.Limits.Idle, func() {
-		f.cancel(&access.Error{Code: access.CodeUpstream, Err: context.DeadlineExceeded,
-			Public: fmt.Sprintf("Jobgate: the upstream of connection %q was silent for %s within its answer", f.conn.Name, f.p.c.Limits.Idle)})
-	})
+// silent ends a call whose upstream says nothing for too long.
+func (f *flight) silent() {
+	f.cancel(&access.Error{Code: access.CodeUpstream, Err: context.DeadlineExceeded,
+		Public: fmt.Sprintf("Jobgate: the upstream of connection %q was silent for %s within its answer", f.conn.Name, f.p.c.Limits.Idle)})
 }
