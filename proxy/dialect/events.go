@@ -11,15 +11,17 @@ import (
 // take handles one event. It may write over f.ev, so that what is read of the event is read before others are handled.
 func (f *Filter) take(dst, raw []byte) ([]byte, error) {
 	ev := &f.ev
-	ev.split(raw, !f.begun)
-	f.begun = true
+	if !f.simple || !ev.splitDelta(raw) {
+		ev.split(raw, !f.begun)
+	}
+	f.begun, f.simple = true, false
 	switch {
 	case f.passive():
 		return f.observe(dst, ev), nil
 	case f.failed:
 		f.tail = dropped
 		return dst, nil
-	case ev.lines == 0:
+	case ev.lines == 0 || !ev.odd && ev.empty():
 		return f.bare(dst, ev), nil
 	}
 	if !ev.readDelta(&f.scan) {

@@ -80,6 +80,7 @@ type Filter struct {
 	split   splitter
 	buf     []byte // an event that has not ended yet
 	begun   bool   // the first event is behind
+	simple  bool   // the event to be taken has three lines, and no CR
 	tail    place  // of an LF that belongs to the last event
 	usage   Usage
 	emitted bool
@@ -157,6 +158,7 @@ func (f *Filter) write(dst, chunk []byte) ([]byte, error) {
 			f.buf = append(f.buf, raw...)
 			raw = f.buf
 		}
+		f.simple = f.split.lines == 3 && !f.split.anyCR
 		var err error
 		if dst, err = f.take(dst, raw); err != nil {
 			return dst, err

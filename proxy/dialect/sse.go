@@ -15,13 +15,17 @@ type splitter struct {
 	inLine bool // the current line has bytes
 	cr     bool // the last byte was a CR: an LF that follows belongs to it
 	ended  bool // next found an end
+	lines  int  // of the event that is read
+	anyCR  bool // one of them ended in one
 }
 
 // next returns the offset behind the first event in b that ends there, -1 where none does. An event that ends in CR is
 // over at once; an LF that comes with the next chunk is the caller's to put in its place.
 func (s *splitter) next(b []byte) int {
 	i := 0
-	s.ended = false
+	if s.ended {
+		s.ended, s.lines, s.anyCR = false, 0, false
+	}
 	if s.cr && len(b) > 0 {
 		if s.cr = false; b[0] == '\n' {
 			i = 1
@@ -46,8 +50,10 @@ func (s *splitter) next(b []byte) int {
 		}
 		blank := end == i && !s.inLine
 		s.inLine = false
+		s.lines++
 		i = end + 1
 		if b[end] == '\r' {
+			s.anyCR = true
 			if i < len(b) && b[i] == '\n' {
 				i++
 			}
@@ -76,6 +82,19 @@ type event struct {
 }
 
 var byteOrderMark = []byte("\xef\xbb\xbf")
+
+// deltaFrame is how nearly every event of a stream begins.
+const deltaFrame = "event: content_block_delta\ndata: "
+
+// splitDelta takes apart raw, an event of three lines that end in LF alone, where it begins like a delta.
+func (e *event) splitDelta(raw []byte) bool {
+	if len(raw) < len(deltaFrame)+2 || string(raw[:len(deltaFrame)]) != deltaFrame {
+		return false
+	}
+	*e = event{raw: raw, name: raw[len("event: "):len("event: content_block_delta")], joined: e.joined,
+		data: raw[len(deltaFrame) : len(raw)-2], dataAt: len(deltaFrame), lines: 1}
+	return true
+}
 
 // split takes apart raw, one event, into its fields. The first event of a stream may begin with a byte order mark.
 func (e *event) split(raw []byte, first bool) {
@@ -141,6 +160,11 @@ func (e *event) field(line []byte, at int) (known bool) {
 		return false
 	}
 	return true
+}
+
+// empty reports whether no client can read the data: there is none, or it is the mark at the end of other streams.
+func (e *event) empty() bool {
+	return len(e.data) < 32 && (len(bytes.TrimSpace(e.data)) == 0 || string(e.data) == "[DONE]")
 }
 
 func (e *event) addData(value []byte, at int) {
