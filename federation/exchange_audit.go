@@ -34,8 +34,7 @@ func logAudit(log *slog.Logger) func(context.Context, AuditEvent) {
 		level, attrs := slog.LevelInfo, []slog.Attr{
 			slog.String("exchange", e.Exchange), slog.String("door", e.Door), slog.String("outcome", e.Outcome),
 			slog.String("issuer", e.Identity.Issuer), slog.String("job", string(e.Identity.JobKey)),
-			slog.String("subject", e.Identity.Subject), slog.String("mapping", e.Mapping), slog.String("session", e.Session),
-			slog.Any("connections", e.Connections),
+			slog.String("mapping", e.Mapping), slog.String("session", e.Session), slog.Any("connections", e.Connections),
 		}
 		if e.Err != nil {
 			level = slog.LevelWarn

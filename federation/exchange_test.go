@@ -437,3 +437,85 @@ func TestAudited(t *testing.T) {
 		}
 	})
 }
+
+// TestClientLeavesTheQueue holds that an exchange which waits for another of its job ends with its client.
+func TestClientLeavesTheQueue(t *testing.T) {
+	inTime(t, func(t *testing.T) {
+		w := newWorld(t, agents())
+		recording := make(chan struct{})
+		w.record.opened = func(*access.Session) { <-recording }
+		var first federation.Opened
+		var wg sync.WaitGroup
+		wg.Go(func() { first, _ = w.open("1/a") })
+		synctest.Wait()
+		ctx, leave := context.WithCancel(t.Context())
+		wg.Go(func() {
+			_, err := w.exchange.Open(ctx, federation.OpenRequest{Token: "1/b"})
+			wantRefused(t, err, access.CodeCanceled, "")
+		})
+		var third federation.Opened
+		wg.Go(func() { third, _ = w.open("1/c") })
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		close(recording)
+		wg.Wait()
+		if first.Session == nil || third.Session != first.Session || !third.Renewed {
+			t.Errorf("first = %+v, third = %+v, want the third to renew the first", first, third)
+		}
+	})
+}
+
+// TestOneSessionAJob lets many processes of few jobs exchange, join and end at once: a job never has two sessions, and
+// none after its first has ended.
+func TestOneSessionAJob(t *testing.T) {
+	w := newWorld(t, agents())
+	var mu sync.Mutex // guards sessions
+	sessions := make(map[access.JobKey]string)
+	note := func(o federation.Opened, err error) {
+		if err != nil {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		key := o.Session.Identity.JobKey
+		if before := sessions[key]; before != "" && before != o.Session.ID {
+			t.Errorf("job %s has sessions %s and %s", key, before, o.Session.ID)
+		}
+		sessions[key] = o.Session.ID
+	}
+	var wg sync.WaitGroup
+	for worker := range 8 {
+		wg.Go(func() {
+			for n := range 40 {
+				job := (worker + n) % 5
+				fresh := fmt.Sprintf("%d/%d-%d", job, worker, n)
+				switch n % 4 {
+				case 0:
+					note(w.open(fresh))
+				case 1:
+					note(w.connect(fresh))
+					note(w.connect(fresh))
+				case 2:
+					o, err := w.open(fresh)
+					note(o, err)
+					if err == nil {
+						note(w.connect(o.Token.Reveal()))
+					}
+				case 3:
+					if n > 30 {
+						w.sessions.EndJob(context.Background(), "github", access.JobKey(fmt.Sprint("run_id=", job)), "test")
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if len(sessions) != 5 {
+		t.Errorf("%d jobs have sessions, want 5", len(sessions))
+	}
+	for job := range 5 {
+		_, err := w.open(fmt.Sprintf("%d/last-%d", job, job))
+		wantRefused(t, err, access.CodeGrant, "window_over")
+	}
+}

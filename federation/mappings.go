@@ -44,6 +44,8 @@ type Mappings struct {
 	mu   sync.Mutex // guards all below, and is held by one change from its beginning to its reaching the sessions
 	rows map[string]access.MappingRow
 	file map[string]api.Mapping // what the configuration file says
+	// out are mappings whose deletion could not be written down: in the store they live.
+	out map[string]bool
 }
 
 // mappingSet is what is in force at one instant. It does not change.
@@ -69,7 +71,7 @@ func NewMappings(ctx context.Context, c MappingsConfig) (*Mappings, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	m := &Mappings{c: c}
+	m := &Mappings{c: c, out: make(map[string]bool)}
 	m.set.Store(&mappingSet{})
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -164,7 +166,7 @@ func (m *Mappings) forceLocked(built map[string]*Mapping) {
 	before := m.set.Load()
 	next := &mappingSet{byName: make(map[string]*mappingInForce, len(m.rows))}
 	for name, row := range m.rows {
-		if !row.Live() {
+		if !row.Live() || m.out[name] {
 			continue
 		}
 		mapping := built[name]

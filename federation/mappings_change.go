@@ -170,12 +170,10 @@ func (m *Mappings) Delete(ctx context.Context, name string, ifMatch int64, by st
 	return err
 }
 
-// outLocked takes a mapping out of force without the store.
+// outLocked takes a mapping out of force without the store, until the deletion succeeds or the program ends.
 func (m *Mappings) outLocked(ctx context.Context, change access.MappingChange) {
-	before := m.rows[change.Row.Name]
-	m.rows[change.Row.Name] = change.Row
+	m.out[change.Row.Name] = true
 	m.forceLocked(nil)
-	m.rows[change.Row.Name] = before // so that the deletion can be repeated
 	m.reachLocked(ctx, []access.MappingChange{change})
 }
 
@@ -223,6 +221,7 @@ func (m *Mappings) applyLocked(ctx context.Context, change access.MappingChange,
 	if err := m.saveLocked(ctx, changes); err != nil {
 		return err
 	}
+	delete(m.out, change.Row.Name)
 	m.forceLocked(map[string]*Mapping{change.Row.Name: mapping})
 	m.reachLocked(ctx, changes)
 	return nil

@@ -249,8 +249,14 @@ func TestDeleteWithoutTheStore(t *testing.T) {
 		_, err = w.exchange.Open(t.Context(), federation.OpenRequest{Token: "2/b", Mapping: "agents"})
 		wantRefused(t, err, access.CodeTarget, "unknown_mapping")
 		w.faults.set(func(f *faultyStore) { f.failSave, f.failEnds = false, false })
+		w.reload(agents()) // does not bring it back
+		_, err = w.exchange.Open(t.Context(), federation.OpenRequest{Token: "2/b", Mapping: "agents"})
+		wantRefused(t, err, access.CodeTarget, "unknown_mapping")
 		w.must(w.mappings.Delete(t.Context(), "agents", 0, "Ana"))
 		w.wantRows("agents 2 file deleted via api")
+		_, err = w.mappings.Restore(t.Context(), "agents", "Ana")
+		w.must(err)
+		w.mustOpen("2/b")
 	})
 }
 

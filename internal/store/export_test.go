@@ -14,3 +14,11 @@ func (db *DB) Limit(pages int) error {
 	_, err := db.writes.tx.conn.ExecContext(context.Background(), fmt.Sprintf("PRAGMA max_page_count = %d", pages))
 	return err
 }
+
+// SetSchema pretends that another program made the tables.
+func (db *DB) SetSchema(version string) error {
+	return db.writes.do(context.Background(), func(t *tx) error {
+		_, err := t.exec(`UPDATE meta SET value = ? WHERE name = 'schema'`, version)
+		return err
+	})
+}

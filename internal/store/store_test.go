@@ -365,6 +365,34 @@ func TestURLs(t *testing.T) {
 	}
 }
 
+func TestNoDatabase(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "jobgate.db")
+	if err := os.WriteFile(path, []byte(strings.Repeat("no database ", 1000)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the first one leaves no lock behind
+		_, err := store.Open(t.Context(), store.Config{URL: "sqlite:" + path})
+		if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "not a database") {
+			t.Errorf("Open = %v", err)
+		}
+	}
+}
+
+func TestNewerTables(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "jobgate.db")
+	db := open(t, path)
+	if err := db.SetSchema("99"); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := store.Open(t.Context(), store.Config{URL: "sqlite:" + path})
+	if err == nil || !strings.Contains(err.Error(), "start a newer jobgate") {
+		t.Errorf("Open = %v", err)
+	}
+}
+
 func TestNoPlainTokenInTheFiles(t *testing.T) {
 	dir := t.TempDir()
 	db := open(t, filepath.Join(dir, "jobgate.db"))
