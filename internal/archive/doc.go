@@ -35,10 +35,14 @@
 // An older segment is deleted when all of its events lie in parts, and a later segment, whose snapshot says so, is on the disk. At the
 // start the segments are read again, a torn tail is cut, calls that were in flight are ended as interrupted, and everything goes on.
 //
+// A file named reserve lies beside the segments. On a disk that is full it is given up, so that "this part is stored" can still be written
+// and segments can be deleted.
+//
 // # Files
 //
 //	archive.go  the surface         spool.go    the one writer           upload.go  workers, retries
-//	append.go   events in           segment.go  files, frames            seal.go    parts and manifest
-//	state.go    what is known       recover.go  the start                object.go  one object, once
-//	layout.go   names, manifest     read.go     list, events             verify.go  is it whole, and ours
+//	append.go   events in           sync.go     to the disk, and away    seal.go    parts and manifest
+//	state.go    what is known       fault.go    a write that failed      object.go  one object, once
+//	layout.go   names, manifest     segment.go  files                    read.go    list, events
+//	recover.go  the start           frame.go    frames                   verify.go  is it whole, and ours
 package archive

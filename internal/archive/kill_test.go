@@ -3,6 +3,7 @@ package archive_test
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -22,6 +23,8 @@ import (
 
 // childEnv makes the test binary the process that is killed; its value is the data folder.
 const childEnv = "JOBGATE_ARCHIVE_TEST_CHILD"
+
+var kills = flag.Int("kills", 30, "how often TestKill kills its child")
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childEnv); dir != "" {
@@ -104,9 +107,9 @@ func work(ctx context.Context, a *archive.Archive, sessions []string) error {
 	}
 }
 
-// Whatever was acknowledged before a kill -9 at any moment is archived, once, in records that verify.
+// What was acknowledged before a kill -9 at any moment is archived, once, in records that verify.
 func TestKill(t *testing.T) {
-	const rounds = 30
+	rounds := *kills
 	dir := t.TempDir()
 	acked := map[string]string{} // call or session to what was said of it
 	for range rounds {

@@ -25,8 +25,12 @@ func newSpool(cfg Config, written func(*session, byte), snapshot func() ([]byte,
 
 // abandon closes the files of a spool that was not started.
 func (p *spool) abandon() error {
+	all := p.old
+	if p.cur != nil {
+		all = append(all, p.cur)
+	}
 	var err error
-	for _, seg := range p.old {
+	for _, seg := range all {
 		err = errors.Join(err, seg.f.Close())
 	}
 	return err

@@ -129,7 +129,10 @@ func (a *Archive) adopt(s *session, part Part, object []byte) (Part, bool) {
 		return part, false
 	}
 	defer dec.Close()
-	there, err := io.ReadAll(io.LimitReader(dec, maxObject))
+	a.spool.stateMu.Lock()
+	most := s.state.unsealed()
+	a.spool.stateMu.Unlock()
+	there, err := io.ReadAll(io.LimitReader(dec, most+1))
 	if err != nil || len(there) == 0 {
 		return part, false
 	}

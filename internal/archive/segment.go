@@ -105,22 +105,3 @@ func syncPath(path string) error {
 	}
 	return errors.Join(f.Sync(), f.Close())
 }
-
-// reserveBytes is kept for the frames that say what is stored: on a disk that the spool itself has filled, nothing could be deleted without
-// them.
-const reserveBytes = 512 << 10
-
-func (p *spool) reservePath() string { return filepath.Join(p.dir, "reserve") }
-
-// makeReserve takes the reserve again, if there is room. It does without where there is none.
-func (p *spool) makeReserve() {
-	if info, err := os.Stat(p.reservePath()); err == nil && info.Size() == reserveBytes {
-		return
-	}
-	if err := os.WriteFile(p.reservePath(), make([]byte, reserveBytes), 0o600); err != nil {
-		os.Remove(p.reservePath())
-	}
-}
-
-// useReserve gives the reserve back to the disk and reports whether there was one.
-func (p *spool) useReserve() bool { return os.Remove(p.reservePath()) == nil }

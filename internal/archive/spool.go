@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -308,58 +307,6 @@ func (p *spool) apply(b *batch) {
 	p.dirty, p.failure = true, nil
 }
 
-// fail tells everybody whose event is lost, and cuts the segment back to its last good byte. What nobody waited for is counted, and a gap
-// event will speak of it.
-func (p *spool) fail(b *batch, err error) {
-	err = fmt.Errorf("%w: %w", ErrSpool, err)
-	p.mu.Lock()
-	p.epoch.Add(1)
-	next := p.pending
-	p.pending = newBatch(nil)
-	close(next.taken)
-	p.stateMu.Lock()
-	countLost(b.entries)
-	countLost(next.entries)
-	first := p.failure == nil
-	p.failure = err
-	p.stateMu.Unlock()
-	p.mu.Unlock()
-	err = errors.Join(err, p.cutTail())
-	if first {
-		p.log.Error("spool cannot be written, calls are refused", "dir", p.dir, "err", err)
-	}
-	for _, lost := range [2]*batch{b, next} {
-		lost.err, lost.buf, lost.entries = err, nil, nil
-		close(lost.done)
-	}
-}
-
-// cutTail takes away what a failed write left behind the last good frame: whole frames of it would be read at the next start.
-func (p *spool) cutTail() error {
-	if !p.tail {
-		return nil
-	}
-	if err := p.cur.f.Truncate(p.cur.size); err != nil {
-		return err
-	}
-	p.tail = false
-	return nil
-}
-
-// countLost notes in the sessions what nobody will know of otherwise. spool.stateMu is held.
-func countLost(entries []entry) {
-	for i := range entries {
-		e := &entries[i]
-		if e.kind != kindEvent {
-			continue
-		}
-		e.s.lost += e.missing()
-		if !e.waited {
-			e.s.lost, e.s.lostWhy = e.s.lost+1, gapWrite
-		}
-	}
-}
-
 // recycle keeps the memory for a later batch. Nobody reads it any more: those who wait look at done and err only.
 func (p *spool) recycle(b *batch) {
 	spare := newBatch(b.buf[:0])
@@ -395,69 +342,6 @@ func (p *spool) rotate() error {
 	defer p.stateMu.Unlock()
 	p.old, p.cur = append(p.old, p.cur), seg
 	p.bytes.Add(seg.size)
-	return nil
-}
-
-func (p *spool) syncLoop() {
-	for {
-		select {
-		case <-p.quit:
-			return
-		case <-p.toSync:
-		}
-		timer := time.NewTimer(syncDelay)
-		select {
-		case <-p.quit:
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
-		if err := p.sync(); err != nil {
-			p.log.Error("spool cannot be synced", "dir", p.dir, "err", err)
-		}
-	}
-}
-
-// sync brings what is written to the disk, then deletes the segments that are of no more use: the frames that say so are durable now.
-func (p *spool) sync() error {
-	p.syncMu.Lock()
-	defer p.syncMu.Unlock()
-	p.stateMu.Lock()
-	cur, dirty := p.cur, p.dirty
-	p.dirty = false
-	var idle []*segment
-	for _, seg := range p.old {
-		if seg.live == 0 {
-			idle = append(idle, seg)
-		}
-	}
-	p.stateMu.Unlock()
-	if dirty {
-		if err := cur.f.Sync(); err != nil {
-			p.stateMu.Lock()
-			p.dirty, p.failure = true, err
-			p.stateMu.Unlock()
-			return fmt.Errorf("%w: sync: %w", ErrSpool, err)
-		}
-	}
-	return p.remove(idle)
-}
-
-func (p *spool) remove(idle []*segment) error {
-	var err error
-	for _, seg := range idle {
-		err = errors.Join(err, seg.f.Close(), os.Remove(seg.path))
-		p.stateMu.Lock()
-		p.bytes.Add(-seg.size)
-		p.old = slices.DeleteFunc(p.old, func(s *segment) bool { return s == seg })
-		p.stateMu.Unlock()
-	}
-	if err != nil {
-		return fmt.Errorf("delete spool segment: %w", err)
-	}
-	if len(idle) > 0 {
-		p.makeReserve()
-	}
 	return nil
 }
 
