@@ -39,7 +39,7 @@ func githubActions() *provider {
 }
 
 // forgejo is Forgejo Actions, which follow GitHub's. Tokens have no id of their own and name no job below the attempt.
-// https://forgejo.org/docs/latest/user/actions/
+// https://forgejo.org/docs/latest/user/actions/security-openid-connect/
 func forgejo() *provider {
 	p := githubActions()
 	return &provider{

@@ -37,7 +37,7 @@ func circleCI() *provider {
 
 // buildkite has one issuer for all. The job chooses which of the optional claims its token has, and no claim tells a
 // fork's build from the repository's own.
-// https://buildkite.com/docs/agent/cli/reference/oidc
+// https://buildkite.com/docs/agent/v3/cli-oidc
 func buildkite() *provider {
 	return &provider{
 		name: "buildkite", url: "https://agent.buildkite.com", shared: always,
@@ -66,7 +66,7 @@ func bitbucket() *provider {
 
 // azureDevOps has an issuer for each organization and one fixed audience. Its tokens name the run, no job, and the
 // same issuer makes tokens of service connections.
-// https://learn.microsoft.com/en-us/azure/devops/release-notes/2023/sprint-230-update
+// https://learn.microsoft.com/rest/api/azure/devops/distributedtask/oidctoken/create
 func azureDevOps() *provider {
 	return &provider{
 		name: "azure-devops", each: "organization, https://vstoken.dev.azure.com/ORG-GUID", shared: always,
@@ -86,7 +86,6 @@ func azureDevOps() *provider {
 
 // cloudBuild is Google Cloud Build: tokens of a service account, which name no build. The tenant is the account's
 // numeric id; its address can be given to another account.
-// https://docs.cloud.google.com/build/docs/securing-builds/use-oidc-tokens
 func cloudBuild() *provider {
 	return &provider{
 		name: "google-cloud-build", url: "https://accounts.google.com", shared: always,
@@ -112,7 +111,7 @@ func terraform() *provider {
 }
 
 // codefresh has one issuer for all. Its tokens have no id, and scm_ref does not tell a branch from a tag.
-// https://codefresh.io/docs/docs/integrations/oidc-pipelines/
+// https://codefresh.io/steps/step/obtain-oidc-id-token
 func codefresh() *provider {
 	return &provider{
 		name: "codefresh", url: "https://oidc.codefresh.io", shared: always,
@@ -152,7 +151,6 @@ func hostOf(issuer string) string {
 }
 
 // harness has an issuer for each account, and one for all accounts of an installation. What does not apply is null.
-// https://developer.harness.io/docs/platform/oidc-authentication/
 func harness() *provider {
 	maybe := typeText | nullable
 	return &provider{
@@ -207,7 +205,7 @@ func kubernetes() *provider {
 
 // semaphore has an issuer for each organization, whose URL is the fixed audience. In a pull request's job, branch is
 // the target's; sub127 is lossy and no claim here.
-// https://docs.semaphoreci.com/using-semaphore/openid
+// https://github.com/semaphoreio/semaphore/blob/main/docs/docs/reference/openid.md
 func semaphore() *provider {
 	return &provider{
 		name: "semaphore", each: "organization, https://ORG.semaphoreci.com", shared: always,
