@@ -38,8 +38,9 @@ func buildConfig(c *config, env environment, log *slog.Logger) (*built, error) {
 	found := &problems{file: c.file}
 	b := &built{config: c, kinds: make(map[string]string)}
 	b.checkListeners(found)
-	b.buildIssuers(found)
-	b.buildVerifier(found, log)
+	if b.buildIssuers(found) {
+		b.buildVerifier(found, log)
+	}
 	b.buildConnections(found, env)
 	b.buildSecrets(found, env)
 	for name := range c.Approvals.Groups {
@@ -98,13 +99,20 @@ func (b *built) checkListeners(found *problems) {
 	}
 }
 
-func (b *built) buildIssuers(found *problems) {
-	for _, i := range b.config.Issuers {
-		b.issuers = append(b.issuers, federation.Issuer{
-			Name: i.Name, Provider: i.Provider, URL: i.URL, Algorithms: i.Algorithms, KeysFile: i.KeysFile, AllowPrivate: i.Private,
-			SharedAudience: i.SharedAudience, MaxAge: time.Duration(i.MaxAge), MaxLifetime: time.Duration(i.MaxLifetime), StaleKeys: time.Duration(i.StaleKeys),
-		})
+func (b *built) buildIssuers(found *problems) (good bool) {
+	good = true
+	for i, c := range b.config.Issuers {
+		issuer := federation.Issuer{
+			Name: c.Name, Provider: c.Provider, URL: c.URL, Algorithms: c.Algorithms, KeysFile: c.KeysFile, AllowPrivate: c.Private,
+			SharedAudience: c.SharedAudience, MaxAge: time.Duration(c.MaxAge), MaxLifetime: time.Duration(c.MaxLifetime), StaleKeys: time.Duration(c.StaleKeys),
+		}
+		if err := issuer.Check(); err != nil {
+			b.config.problem(found, fmt.Sprintf("issuers[%d]", i), err)
+			good = false
+		}
+		b.issuers = append(b.issuers, issuer)
 	}
+	return good
 }
 
 func (b *built) buildVerifier(found *problems, log *slog.Logger) {
@@ -238,7 +246,7 @@ func (b *built) buildSecrets(found *problems, env environment) {
 	if s := b.config.Approvals.Slack; s != nil {
 		for path, value := range map[string]string{"bot_token": s.BotToken, "signing_secret": s.SigningSecret, "channel": s.Channel} {
 			if value == "" {
-				b.config.problem(found, "approvals.slack."+path, errors.New("it is missing"))
+				b.config.problem(found, "approvals.slack."+path, fmt.Errorf("%s is missing", path))
 			}
 		}
 		b.slackToken = read("approvals.slack.bot_token", s.BotToken)

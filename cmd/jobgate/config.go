@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -167,12 +169,16 @@ func parseConfig(file string, raw []byte) (*config, error) {
 	found := &problems{file: file}
 	var doc yaml.Node
 	decoder := yaml.NewDecoder(bytes.NewReader(raw))
-	if err := decoder.Decode(&doc); err != nil {
-		found.add(0, "", "%s", strings.TrimPrefix(err.Error(), "yaml: "))
+	switch err := decoder.Decode(&doc); {
+	case errors.Is(err, io.EOF):
+		found.add(0, "", "the file is empty; it needs public_url, issuers, connections and mappings")
+		return nil, found
+	case err != nil:
+		addDecodeErrors(found, err)
 		return nil, found
 	}
-	if err := decoder.Decode(new(yaml.Node)); err == nil {
-		found.add(0, "", "the file holds more than one document; only one is read")
+	if next := new(yaml.Node); decoder.Decode(next) == nil {
+		found.add(next.Line, "", "a second document begins here; only one is read")
 		return nil, found
 	}
 	c := &config{file: file, root: doc.Content[0]}

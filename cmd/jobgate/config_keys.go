@@ -121,7 +121,10 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-var lineText = regexp.MustCompile(`^line (\d+): (.*)$`)
+var (
+	lineText = regexp.MustCompile(`^line (\d+): (.*)$`)
+	typeText = regexp.MustCompile("^cannot unmarshal (!![a-z]+).* into ([^ ]+)$")
+)
 
 // addDecodeErrors takes what the decoder says apart into lines.
 func addDecodeErrors(found *problems, err error) {
@@ -136,8 +139,39 @@ func addDecodeErrors(found *problems, err error) {
 			line, _ = strconv.Atoi(m[1])
 			text = m[2]
 		}
+		if m := typeText.FindStringSubmatch(text); m != nil {
+			// The decoder quotes the value, which may be a secret at the wrong place.
+			text = fmt.Sprintf("%s is wanted here, not %s", wantedText(m[2]), yamlText(m[1]))
+		}
 		found.add(line, "", "%s", text)
 	}
+}
+
+// wantedText says in words what a Go type is written as.
+func wantedText(goType string) string {
+	switch {
+	case strings.HasPrefix(goType, "[]"):
+		return "a list"
+	case goType == "string":
+		return "a text"
+	case goType == "bool":
+		return "true or false"
+	case strings.HasPrefix(goType, "int"):
+		return "a whole number"
+	}
+	return "a section of keys"
+}
+
+func yamlText(tag string) string {
+	switch tag {
+	case "!!seq":
+		return "a list"
+	case "!!map":
+		return "a section of keys"
+	case "!!str":
+		return "a text"
+	}
+	return "this value"
 }
 
 var pathStep = regexp.MustCompile(`([^.\[\]]+)|\[(\d+)\]`)
