@@ -32,8 +32,9 @@ type text struct {
 	closed bool   // nothing follows src
 }
 
-// maxBefore is the length of the longest escape, of which the last character is no neighbour.
-const maxBefore = 6
+// maxBefore is how much of the text before a place may tell what is there: an escape, whose last character is no
+// neighbour.
+const maxBefore = longestUnit
 
 // joined reports whether what stands before ends with one of set, other than as part of an escape.
 func joined(before []byte, set *charset) bool {

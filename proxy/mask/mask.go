@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"sync"
 )
 
 // Bounds of a secret's value, after white space around it is cut, in bytes. MinLine is the shortest line of a value with
@@ -37,9 +38,10 @@ type Set struct {
 	layers []*index // what was compiled, and what was added to it
 	filter *filter
 	key    []byte
-	root   *Set // the compiled Set that this one was derived from, nil in that one
-	names  []string
+	root   *Set   // the compiled Set that this one was derived from, nil in that one
+	shown  []byte // a placeholder for every name, to check that none matches
 	added  []Secret
+	join   *sync.Pool // of *[]byte: memory for what streams hold back and what follows it
 }
 
 // Compile makes a Set. It refuses a secret whose value is too short, too long or part of every placeholder, and a name
@@ -55,22 +57,29 @@ func Compile(c Config) (*Set, error) {
 			return nil, fmt.Errorf("mask: %w", err)
 		}
 	}
-	s := &Set{layers: []*index{indexOf(values, detectors)}, filter: new(filter), key: slices.Clone(c.Key)}
-	if len(s.key) == 0 {
-		s.key = make([]byte, sha256.Size)
-		rand.Read(s.key)
-	}
+	s := &Set{layers: []*index{indexOf(values, detectors)}, filter: new(filter), key: keyOr(c.Key)}
+	s.join = &sync.Pool{New: func() any { return new([]byte) }}
 	s.filter.add(s.layers[0])
+	var names []string
 	for _, d := range detectors {
-		s.names = append(s.names, d.Name)
+		names = append(names, d.Name)
 	}
-	return s, s.addNames(c.Secrets)
+	return s.showing(names, c.Secrets)
 }
 
-// WithKey returns the Set with another key for its placeholders.
+func keyOr(key []byte) []byte {
+	if len(key) > 0 {
+		return slices.Clone(key)
+	}
+	key = make([]byte, sha256.Size)
+	rand.Read(key) // never fails
+	return key
+}
+
+// WithKey returns the Set with another key for its placeholders; an empty one is replaced by one of the Set's own.
 func (s *Set) WithKey(key []byte) *Set {
 	other := *s
-	other.key = slices.Clone(key)
+	other.key = keyOr(key)
 	return &other
 }
 
@@ -89,9 +98,9 @@ func (s *Set) With(secrets ...Secret) (*Set, error) {
 	f.add(x)
 	other := &Set{
 		layers: []*index{root.layers[0], x}, filter: &f,
-		key: s.key, root: root, names: slices.Clone(s.names), added: added,
+		key: s.key, root: root, shown: s.shown, added: added, join: s.join,
 	}
-	return other, other.addNames(secrets)
+	return other.showing(nil, secrets)
 }
 
 // Mask returns src with every match replaced, and how many places that were. The result is in dst's memory, from its
@@ -147,18 +156,24 @@ func indexOf(values []Secret, detectors []Detector) *index {
 	return newIndex(patterns, detectors)
 }
 
-// addNames notes the names of further secrets. It refuses a Set that would find something in its own placeholders.
-func (s *Set) addNames(secrets []Secret) error {
+// showing notes further names. It refuses a Set that would find something in its own placeholders.
+func (s *Set) showing(names []string, secrets []Secret) (*Set, error) {
 	for _, secret := range secrets {
-		s.names = append(s.names, secret.Name)
+		names = append(names, secret.Name)
 	}
-	for _, name := range s.names {
-		st := s.whole([]byte(placeholderOf(name, make([]byte, sha256.Size))))
-		if _, ok := st.step(); ok {
-			return fmt.Errorf("mask: a secret's value is part of the placeholder %q; give another name or value", "[masked:"+name+":...]")
-		}
+	shown := slices.Clone(s.shown)
+	for _, name := range names {
+		shown = append(shown, placeholderOf(name, make([]byte, sha256.Size))...)
+		shown = append(shown, ' ')
 	}
-	return nil
+	s.shown = shown
+	st := s.whole(shown)
+	if m, ok := st.step(); ok {
+		from := bytes.LastIndexByte(shown[:m.Start+1], '[')
+		return nil, fmt.Errorf("mask: a secret's value is part of the placeholder %q; give another name or value",
+			shown[max(from, 0):][:bytes.IndexByte(shown[max(from, 0):], ' ')])
+	}
+	return s, nil
 }
 
 // derive gives the values to look for: each secret's own, trimmed, and its parts.

@@ -197,6 +197,16 @@ func (f form) ends(read [][]reading, pos int) []int {
 	return ends
 }
 
+// escapeEnds reports whether some escape ends at pos. Its last character is none by itself.
+func escapeEnds(read [][]reading, pos int) bool {
+	for at := max(0, pos-36); at < pos-1; at++ {
+		if slices.ContainsFunc(read[at], func(r reading) bool { return r.next == pos }) {
+			return true
+		}
+	}
+	return false
+}
+
 func (o oracle) mask(src string) string {
 	var out strings.Builder
 	done, masked := 0, -1
@@ -219,7 +229,10 @@ func (o oracle) mask(src string) string {
 				if e := slices.Max(ends); e > end {
 					end, best = e, i
 				}
-				for before := max(0, at-40); before < at && f.head != nil; before++ {
+				for before := max(0, at-36); before < at && f.head != nil; before++ {
+					if before == at-1 && escapeEnds(read, at) {
+						break
+					}
 					for _, r := range read[before] {
 						if r.next == at && len(r.b) == 1 && f.head(r.b[0]) {
 							start = min(start, before)

@@ -241,13 +241,13 @@ func (p *pattern) lastEdge(src []byte, pos int) (end int, more bool) {
 }
 
 // start takes the character before the pattern's body with it: it returns the earliest place where a reading of such a
-// character begins that ends at pos.
-func (e edge) start(src []byte, pos int) int {
+// character begins that ends at pos. before is what stands before src.
+func (e edge) start(before, src []byte, pos int) int {
 	start := pos
 	if e.mask == 0 {
 		return start
 	}
-	eachUnitAcross(src, pos, func(c byte, at, next int) {
+	eachUnitAcross(before, src, pos, func(c byte, at, next int) {
 		if next == pos && e.match(c) {
 			start = min(start, at)
 		}
@@ -258,25 +258,41 @@ func (e edge) start(src []byte, pos int) int {
 // longestUnit is the longest spelling of one byte in bytes of source: \uXXXX, each character of it so again.
 const longestUnit = 36
 
-// eachUnitAcross calls f for each one-byte reading that begins before pos and ends at pos or after it.
-func eachUnitAcross(src []byte, pos int, f func(c byte, at, next int)) {
+// eachUnitAcross calls f for each one-byte reading within src that begins before pos and ends at pos or after it. The
+// last character of an escape is none by itself.
+func eachUnitAcross(before, src []byte, pos int, f func(c byte, at, next int)) {
 	if pos == 0 {
 		return
 	}
 	low := max(0, pos-longestUnit)
-	if near := src[low:pos]; bytes.IndexByte(near, '%') >= 0 || bytes.IndexByte(near, '\\') >= 0 {
-		var us units
-		for at := low; at < pos; at++ {
-			if !isLead(src[at]) {
-				continue
-			}
-			readUnits(&us, src, at)
-			for _, u := range us.u[:us.n] {
-				if u.next >= pos && u.n == 1 {
-					f(u.b[0], at, u.next)
-				}
+	if !hasLead(src[low:pos]) && (low > 0 || !hasLead(before)) {
+		f(src[pos-1], pos-1, pos)
+		return
+	}
+	// near is the source from base on, and begins outside src where what stands before may reach into it.
+	near, base := src[low:], low
+	var space [3 * longestUnit]byte
+	if low < longestUnit {
+		near, base = append(append(space[:0], before...), src[:min(len(src), pos+longestUnit)]...), -len(before)
+	}
+	plain := true
+	var us units
+	for at := max(pos-longestUnit, base); at < pos; at++ {
+		if !isLead(near[at-base]) {
+			continue
+		}
+		readUnits(&us, near, at-base)
+		for _, u := range us.u[1:us.n] {
+			next := u.next + base
+			plain = plain && next != pos
+			if next >= pos && u.n == 1 && at >= 0 {
+				f(u.b[0], at, next)
 			}
 		}
 	}
-	f(src[pos-1], pos-1, pos)
+	if plain {
+		f(src[pos-1], pos-1, pos)
+	}
 }
+
+func hasLead(b []byte) bool { return bytes.IndexByte(b, '%') >= 0 || bytes.IndexByte(b, '\\') >= 0 }

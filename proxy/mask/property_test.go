@@ -171,9 +171,9 @@ func scanned(t *testing.T, set *mask.Set, pieces []string) string {
 }
 
 func TestAgreesWithOracle(t *testing.T) {
-	rounds := 400
+	rounds := 120
 	if testing.Short() {
-		rounds = 100
+		rounds = 30
 	}
 	for seed := range uint64(rounds) {
 		w := writer{rand.New(rand.NewPCG(seed, 7))}

@@ -41,9 +41,9 @@ func (s *Set) stream() Stream { return Stream{set: s, end: -1} }
 
 // Write takes the next piece of the source and appends to dst what is decided. dst and src must not overlap.
 func (st *Stream) Write(dst, src []byte) []byte {
-	buf, own := st.take(src)
+	own, borrowed := st.take(src)
 	dst = st.emit(dst)
-	st.keep(buf, own)
+	st.keep(own, borrowed)
 	return dst
 }
 
@@ -65,10 +65,10 @@ func (st *Stream) Count() int { return st.count }
 // Scan is Write for those who put the text together themselves: it takes the next piece of the source and returns the
 // matches that are now decided, in order and without overlap, and the offset before which all is.
 func (st *Stream) Scan(src []byte) (decided int64, matches []Match) {
-	buf, own := st.take(src)
+	own, borrowed := st.take(src)
 	matches = st.collect()
 	st.done = max(st.done, st.base+int64(st.limit()))
-	st.keep(buf, own)
+	st.keep(own, borrowed)
 	return st.done, matches
 }
 
@@ -93,16 +93,26 @@ func (st *Stream) collect() (matches []Match) {
 	return matches
 }
 
-// take makes buf what was held back and src after it, without a copy where nothing was held back.
-func (st *Stream) take(src []byte) (own []byte, copied bool) {
+// smallBuf is how much memory a stream keeps while it holds little back.
+const smallBuf = 128
+
+// take makes buf what was held back and src after it: src itself where nothing was, and else, where it is long, in
+// borrowed memory.
+func (st *Stream) take(src []byte) (own []byte, borrowed *[]byte) {
 	own = st.buf
 	st.rewind()
-	if len(own) == 0 {
+	switch {
+	case len(own) == 0:
 		st.buf = src
-		return own, false
+	case len(own)+len(src) <= max(cap(own), smallBuf):
+		own = append(own, src...)
+		st.buf = own
+	default:
+		borrowed = st.set.join.Get().(*[]byte)
+		st.buf = append(append((*borrowed)[:0], own...), src...)
+		*borrowed = st.buf
 	}
-	st.buf = append(own, src...)
-	return st.buf, true
+	return own, borrowed
 }
 
 func (st *Stream) rewind() {
@@ -111,7 +121,7 @@ func (st *Stream) rewind() {
 }
 
 // keep drops from buf what is decided, and leaves the rest in memory of the stream's own.
-func (st *Stream) keep(own []byte, copied bool) {
+func (st *Stream) keep(own []byte, borrowed *[]byte) {
 	limit := st.limit()
 	st.pass(st.buf[:limit])
 	rest := st.buf[limit:]
@@ -121,15 +131,17 @@ func (st *Stream) keep(own []byte, copied bool) {
 		st.later[i].start -= limit
 		st.later[i].end -= limit
 	}
-	if cap(own) > 256 && len(rest) < cap(own)/2 {
-		own = nil // a long match is over: an idle stream costs little
-	}
-	if copied && own != nil {
-		st.buf = own[:copy(own, rest)]
-		return
+	if cap(own) > smallBuf && len(rest) <= smallBuf {
+		own = nil // a long match is over
 	}
 	st.buf = append(own[:0], rest...)
+	if borrowed != nil && cap(*borrowed) <= maxJoin {
+		st.set.join.Put(borrowed)
+	}
 }
+
+// maxJoin is the largest memory that is kept for the next to borrow.
+const maxJoin = 1 << 20
 
 // pass notes the end of what leaves buf.
 func (st *Stream) pass(gone []byte) {
@@ -140,13 +152,15 @@ func (st *Stream) pass(gone []byte) {
 	st.seen = kept + len(last)
 }
 
+func (st *Stream) before() []byte { return st.prev[maxBefore-st.seen:] }
+
 // limit is the first place in buf that a match may still reach: at, or the character before it that may belong to one.
 func (st *Stream) limit() int {
 	limit := st.at
 	if st.set.filter.edges == 0 || st.closed {
 		return limit
 	}
-	eachUnitAcross(st.buf, st.at, func(c byte, at, _ int) {
+	eachUnitAcross(st.before(), st.buf, st.at, func(c byte, at, _ int) {
 		if v := base64Value(c); v >= 0 && st.set.filter.edges>>v&1 != 0 {
 			limit = min(limit, at)
 		}
@@ -183,7 +197,7 @@ func (st *Stream) step() (Match, bool) {
 			return Match{}, false
 		}
 		e := examination{
-			set: st.set, src: st.buf, at: at, before: st.prev[maxBefore-st.seen:],
+			set: st.set, src: st.buf, at: at, before: st.before(),
 			closed: st.closed, masked: st.base+int64(at) < st.end, best: find{end: -1},
 		}
 		e.walk(at, 0, 0, 0)
