@@ -20,6 +20,7 @@ import (
 	"gocloud.dev/blob"
 
 	"github.com/jobgate/jobgate/approvals"
+	"github.com/jobgate/jobgate/approvals/slackapp"
 	"github.com/jobgate/jobgate/federation"
 	"github.com/jobgate/jobgate/internal/access"
 	"github.com/jobgate/jobgate/internal/api"
@@ -104,6 +105,7 @@ type server struct {
 	signer   *signing.Key
 	recorder *recorder
 	desk     *approvals.Desk
+	slack    *slackapp.App // nil without Slack
 	mappings *federation.Mappings
 	sessions *federation.Sessions
 
@@ -356,6 +358,9 @@ func (s *server) abandon() {
 	}
 	if s.desk != nil {
 		_ = s.desk.Close()
+	}
+	if s.slack != nil {
+		_ = s.slack.Close()
 	}
 	if s.recorder != nil {
 		s.recorder.close()

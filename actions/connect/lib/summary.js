@@ -8,6 +8,12 @@ export function count(value) {
   return Number.isSafeInteger(value) && value >= 0 ? value : null;
 }
 
+/** when shows a time to the second, and anything else as it is. */
+function when(value) {
+  const time = typeof value === 'string' ? /^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?Z$/.exec(value) : null;
+  return time ? markdown(`${time[1]} ${time[2]} UTC`) : markdown(value);
+}
+
 /** render draws the answer of an introspection, or says why there is none. */
 export function render(info, { session, failed }) {
   const title = `### Jobgate session ${markdown(session)}\n\n`;
@@ -19,11 +25,11 @@ function facts(info) {
   const window = info.window ?? {};
   const approvals = info.approvals ?? {};
   const kinds = ['approved', 'denied', 'expired', 'cancelled'].map((kind) => `${number(approvals[kind])} ${kind}`).join(', ');
-  const closes = window.closes ? ` to ${markdown(window.closes)} at the latest` : '';
+  const closes = window.closes ? ` to ${when(window.closes)} at the latest` : '';
   const rows = [
     ['Mapping', markdown(info.mapping)],
     ['Connections', markdown(info.scope)],
-    ['Window', `${markdown(window.opens)}${closes}`],
+    ['Window', `${when(window.opens)}${closes}`],
     ['Calls', number(info.calls)],
     ['Refused', number(info.denials)],
     ['Approvals', `${number(approvals.asked)} asked: ${kinds}`],
@@ -43,7 +49,7 @@ function denied({ denied: list, denials }) {
   if (!Array.isArray(list) || list.length === 0) return '';
   const shown = list.slice(0, 20);
   const more = denials > shown.length ? `\nThese are ${shown.length} of ${number(denials)}; the archive has all.\n` : '';
-  const rows = shown.map((d) => [d?.time, d?.connection, d?.rule, d?.reason, d?.what].map((cell) => markdown(cell)));
+  const rows = shown.map((d) => [when(d?.time), ...[d?.connection, d?.rule, d?.reason, d?.what].map((cell) => markdown(cell))]);
   return `#### Refused\n\n${table(['Time', 'Connection', 'Rule', 'Reason', 'What'], rows)}${more}`;
 }
 

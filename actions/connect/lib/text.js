@@ -14,13 +14,25 @@ export function visible(value, max = 500) {
   return kept.join('').replace(invisible, (c) => `\\u{${c.codePointAt(0).toString(16).toUpperCase()}}`);
 }
 
+// Marks that mean nothing to Markdown where they stand: an underscore within a word begins no emphasis, and a colon before
+// a space no emoji. What would make a link (www., ://, @, #1, GH-1) is not among them.
+const harmless = /[-.,;=+%()/'"?]|(?<=[\p{L}\p{N}])_(?=[\p{L}\p{N}])|:(?=\s|$)/u;
+const linking = /(?<=www)\.|(?<=\bGH)-(?=\d)/i;
+
 /**
- * markdown shows value as plain text inside GitHub's Markdown, table cells included. Every ASCII character that is not a
- * letter, a digit or a space becomes a character reference, which Markdown reads as text only: no table, link, mention,
- * code or HTML can begin in it.
+ * markdown shows value as plain text inside GitHub's Markdown, table cells included. Every mark that could begin a table, a
+ * link, a mention, code, emphasis or HTML becomes a character reference, which Markdown reads as text only.
  */
 export function markdown(value, max = 200) {
-  return visible(value, max).replace(/[\x21-\x2f\x3a-\x40\x5b-\x60\x7b-\x7e]/g, (c) => `&#${c.charCodeAt(0)};`);
+  const text = visible(value, max);
+  return text.replace(/[\x21-\x2f\x3a-\x40\x5b-\x60\x7b-\x7e]/g, (c, at) =>
+    matchesAt(harmless, text, at) && !matchesAt(linking, text, at) ? c : `&#${c.charCodeAt(0)};`);
+}
+
+function matchesAt(pattern, text, at) {
+  const sticky = new RegExp(pattern.source, pattern.flags + 'y');
+  sticky.lastIndex = at;
+  return sticky.test(text);
 }
 
 /** commandData escapes the message of a workflow command, as actions/toolkit does. */

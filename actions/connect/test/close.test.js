@@ -23,8 +23,8 @@ test('post asks, closes, writes the summary and ends the renewal', async (t) => 
   assert.equal(code, 0, out);
   const asked = stub.calls.map((c) => c.path);
   assert.deepEqual(asked.slice(-2), ['/oauth/introspect', '/oauth/revoke']);
-  for (const row of ['### Jobgate session s&#95;1', '| Calls | 3 |', '| Refused | 0 |', '| Approvals | 1 asked: 1 approved, 0 denied',
-    '| Archive | file&#58;&#47;&#47;&#47;archive&#47;s&#95;1 |', '| anthropic | 3 | 10 | 20 |']) {
+  for (const row of ['### Jobgate session s_1', '| Calls | 3 |', '| Refused | 0 |', '| Approvals | 1 asked: 1 approved, 0 denied',
+    '| Archive | file&#58;///archive/s_1 |', '| anthropic | 3 | 10 | 20 |']) {
     assert.ok(job.summary().includes(row), `${row} in\n${job.summary()}`);
   }
   while (job.alive()) await new Promise(setImmediate);

@@ -6,13 +6,20 @@ import { markdown, visible } from '../lib/text.js';
 const hostile = [
   '<script>alert(1)</script>', '<img src=x onerror=y>', '| a | b |\n|---|---|', '`code` ``` fence', '[x](https://evil.example)',
   'https://evil.example www.evil.example', '@octocat #1', '&lt;b&gt; &#60;', 'line\r\n## heading', '\u202eevil\u2066', '\u001b[2J\u0007\u0000',
-  'zero\u200bwidth\u{e0041}', '$$\\frac{1}{2}$$', '~~x~~ **y** _z_', '\\| \\`', '\ud800', '<!-- ', '</td></table>', ':smile:',
+  'zero\u200bwidth\u{e0041}', '$$\\frac{1}{2}$$', '~~x~~ **y** _z_', '\\| \\`', '\ud800', '<!-- ', '</td></table>', ':smile:', ':100:', 'GH-12 gh-1', '_a_ __b__', 'WWW.evil.example',
 ];
 
 test('markdown leaves nothing that Markdown, HTML or a terminal would act upon', () => {
   for (const text of hostile) {
-    const safe = markdown(text, 500);
-    assert.match(safe.replace(/&#\d+;/g, ''), /^[\p{L}\p{N}\p{M} ]*$/u, text);
+    const bare = markdown(text, 500).replace(/&#\d+;/g, ' ');
+    assert.match(bare, /^[\p{L}\p{N}\p{M} \-.,;=+%()/'"?_:]*$/u, text);
+    assert.doesNotMatch(bare, /www\.|:\/\/|:\S|\bGH-\d|(^|[^\p{L}\p{N}])_|_([^\p{L}\p{N}]|$)/iu, text);
+  }
+});
+
+test('markdown leaves names, rules and times as people and programs search for them', () => {
+  for (const text of ['ses_g38v1vp3q2k39', 'no-network', 'tool use Bash', 'v1/sessions/dt=2026-11-24/', 'Jobgate: denied (by a rule), "so".']) {
+    assert.equal(markdown(text), text);
   }
 });
 
