@@ -107,20 +107,11 @@ func (s *Set) With(secrets ...Secret) (*Set, error) {
 // beginning, where that suffices; where nothing matched it is src itself.
 func (s *Set) Mask(dst, src []byte) (out []byte, n int) {
 	st := s.whole(src)
-	out = dst[:0]
-	for {
-		from := st.done
-		m, ok := st.step()
-		if !ok {
-			break
-		}
-		out = append(out, src[from:m.Start]...)
-		out = append(out, m.Placeholder...)
-	}
+	out = st.emit(dst[:0])
 	if st.count == 0 {
 		return src, 0
 	}
-	return append(out, src[st.done:]...), st.count
+	return st.release(out, len(src)), st.count
 }
 
 // Contains reports whether Mask would replace anything.

@@ -43,7 +43,9 @@ func (s *Set) stream() Stream { return Stream{set: s, end: -1} }
 func (st *Stream) Write(dst, src []byte) []byte {
 	own, borrowed := st.take(src)
 	dst = st.emit(dst)
-	st.keep(own, borrowed)
+	limit := st.limit()
+	dst = st.release(dst, limit)
+	st.keep(limit, own, borrowed)
 	return dst
 }
 
@@ -51,7 +53,7 @@ func (st *Stream) Write(dst, src []byte) []byte {
 func (st *Stream) Close(dst []byte) []byte {
 	st.closed = true
 	st.rewind()
-	dst = st.emit(dst)
+	dst = st.release(st.emit(dst), len(st.buf))
 	st.finish()
 	return dst
 }
@@ -67,8 +69,9 @@ func (st *Stream) Count() int { return st.count }
 func (st *Stream) Scan(src []byte) (decided int64, matches []Match) {
 	own, borrowed := st.take(src)
 	matches = st.collect()
-	st.done = max(st.done, st.base+int64(st.limit()))
-	st.keep(own, borrowed)
+	limit := st.limit()
+	st.done = max(st.done, st.base+int64(limit))
+	st.keep(limit, own, borrowed)
 	return st.done, matches
 }
 
@@ -120,9 +123,8 @@ func (st *Stream) rewind() {
 	st.odds.reset()
 }
 
-// keep drops from buf what is decided, and leaves the rest in memory of the stream's own.
-func (st *Stream) keep(own []byte, borrowed *[]byte) {
-	limit := st.limit()
+// keep drops from buf what is before limit, and leaves the rest in memory of the stream's own.
+func (st *Stream) keep(limit int, own []byte, borrowed *[]byte) {
 	st.pass(st.buf[:limit])
 	rest := st.buf[limit:]
 	st.base += int64(limit)
@@ -156,31 +158,36 @@ func (st *Stream) before() []byte { return st.prev[maxBefore-st.seen:] }
 
 // limit is the first place in buf that a match may still reach: at, or the character before it that may belong to one.
 func (st *Stream) limit() int {
-	limit := st.at
-	if st.set.filter.edges == 0 || st.closed {
-		return limit
+	limit, f := st.at, st.set.filter
+	if f.edges == 0 || limit == 0 || limit == len(st.buf) && !f.in64[st.buf[limit-1]] {
+		return limit // every spelling of such a character ends with one
 	}
 	eachUnitAcross(st.before(), st.buf, st.at, func(c byte, at, _ int) {
-		if v := base64Value(c); v >= 0 && st.set.filter.edges>>v&1 != 0 {
+		if v := base64Value(c); v >= 0 && f.edges>>v&1 != 0 {
 			limit = min(limit, at)
 		}
 	})
 	return limit
 }
 
+// emit appends what comes before each match that is decided, and its placeholder.
 func (st *Stream) emit(dst []byte) []byte {
 	for {
 		from := st.done
 		m, ok := st.step()
 		if !ok {
-			break
+			return dst
 		}
 		dst = append(dst, st.buf[from-st.base:m.Start-st.base]...)
 		dst = append(dst, m.Placeholder...)
 	}
-	if limit := st.base + int64(st.limit()); limit > st.done {
-		dst = append(dst, st.buf[st.done-st.base:limit-st.base]...)
-		st.done = limit
+}
+
+// release appends the text before limit.
+func (st *Stream) release(dst []byte, limit int) []byte {
+	if end := st.base + int64(limit); end > st.done {
+		dst = append(dst, st.buf[st.done-st.base:limit]...)
+		st.done = end
 	}
 	return dst
 }
