@@ -75,6 +75,9 @@ func (f *flight) describeModel() error {
 	if err != nil {
 		return err
 	}
+	if bytes.Contains(body, f.shown) { // an agent has read it, and its model would
+		body = bytes.ReplaceAll(body, f.shown, []byte(hiddenToken))
+	}
 	f.body.held = body
 	f.body.facts, err = dialect.Anthropic{}.Parse(f.call.Method, f.call.Path, f.r.Header, body)
 	if err != nil {
@@ -87,6 +90,9 @@ func (f *flight) describeModel() error {
 	f.call.Tools, f.call.Features = facts.Tools, facts.Features
 	return nil
 }
+
+// hiddenToken stands in place of the job's token in what a model reads.
+const hiddenToken = "[masked:jobgate-token]"
 
 // asksModel reports whether the answer is a model's message.
 func (f *flight) asksModel() bool {
@@ -102,7 +108,7 @@ func (f *flight) describePlain() error {
 			return err
 		}
 		f.body.held, f.call.Bytes = body, int64(len(body))
-		return nil
+		return f.refuseStrayBody()
 	}
 	if f.r.Body == nil || f.r.Body == http.NoBody {
 		return nil
@@ -127,6 +133,14 @@ func (f *flight) describePlain() error {
 		f.call.Bytes = int64(n)
 	default:
 		return readError(err)
+	}
+	return f.refuseStrayBody()
+}
+
+// refuseStrayBody refuses a body that holds the token: what it is there for cannot be known.
+func (f *flight) refuseStrayBody() error {
+	if bytes.Contains(f.body.held, f.shown) {
+		return strayBody()
 	}
 	return nil
 }
@@ -187,6 +201,57 @@ func (r *patientReader) Read(b []byte) (int, error) {
 		r.f.unread.Store(true)
 	}
 	return n, err
+}
+
+// strayReader passes a body on as it comes, and ends where the job's token stands in it. What may be the token's
+// beginning waits for the rest.
+type strayReader struct {
+	f     *flight
+	src   io.Reader
+	ready []byte // may go
+	kept  []byte // may be the beginning of the token
+	err   error
+}
+
+func (r *strayReader) Read(b []byte) (int, error) {
+	if len(r.ready) == 0 && len(r.kept) == 0 && r.err == nil {
+		n, err := r.src.Read(b) // no copy where nothing waits
+		r.take(b[:n], err)
+		if len(r.kept) == 0 && r.err == err {
+			r.ready = nil
+			return n, err
+		}
+	}
+	for len(r.ready) == 0 && r.err == nil {
+		chunk := make([]byte, len(b))
+		n, err := r.src.Read(chunk)
+		r.take(append(r.kept, chunk[:n]...), err)
+	}
+	if len(r.ready) == 0 {
+		return 0, r.err
+	}
+	n := copy(b, r.ready)
+	r.ready = r.ready[n:]
+	return n, nil
+}
+
+func (r *strayReader) take(b []byte, err error) {
+	token := r.f.shown
+	if r.err = err; bytes.Contains(b, token) {
+		refusal := strayBody()
+		r.f.cut(refusal)
+		r.ready, r.kept, r.err = nil, nil, refusal
+		return
+	}
+	keep := min(len(b), len(token)-1)
+	for err != nil && keep > 0 || !bytes.HasPrefix(token, b[len(b)-keep:]) {
+		keep--
+	}
+	r.ready, r.kept = b[:len(b)-keep], bytes.Clone(b[len(b)-keep:])
+}
+
+func strayBody() *access.Error {
+	return access.Refuse(access.CodeInvalid, "Jobgate: the body holds the access token, which no upstream may see; take it out")
 }
 
 // digest binds a decision to exactly this call: everything that goes upstream but whether the answer is streamed.

@@ -48,6 +48,7 @@ func (f *flight) door() error {
 		f.s = nil
 		return err
 	}
+	f.shown = []byte(token)
 	return refuseStrayToken(f.r, token)
 }
 

@@ -31,6 +31,7 @@ type flight struct {
 
 	conn   *Connection
 	token  access.AccessToken
+	shown  []byte // the token itself, to be kept out of what goes upstream
 	s      *access.Session
 	policy *access.Policy
 	grant  *guard.Grant

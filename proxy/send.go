@@ -91,10 +91,10 @@ func (f *flight) attachBody(out *http.Request) {
 	}
 	switch {
 	case f.body.rest != nil && f.grant.MaskRequests():
-		out.Body = io.NopCloser(&maskingReader{src: io.MultiReader(bytes.NewReader(held), f.body.rest), stream: f.masks.Full.NewStream()})
+		out.Body = io.NopCloser(&maskingReader{src: f.stream(), stream: f.masks.Full.NewStream()})
 		out.ContentLength = -1
 	case f.body.rest != nil:
-		out.Body = io.NopCloser(io.MultiReader(bytes.NewReader(held), f.body.rest))
+		out.Body = io.NopCloser(f.stream())
 		out.ContentLength = f.r.ContentLength
 	case len(held) > 0:
 		out.Body = io.NopCloser(bytes.NewReader(held))
@@ -103,6 +103,11 @@ func (f *flight) attachBody(out *http.Request) {
 	default:
 		out.Body = http.NoBody
 	}
+}
+
+// stream is a request's body that is not held.
+func (f *flight) stream() io.Reader {
+	return &strayReader{f: f, src: io.MultiReader(bytes.NewReader(f.body.held), f.body.rest)}
 }
 
 func copyHeaders(dst, src http.Header) {

@@ -324,7 +324,7 @@ func (s *Session) overLocked(c *Counts, limits Limits, connection string, output
 		return over("requests", limits.Requests, c.Requests)
 	case limits.InputTokens > 0 && c.InputTokens >= limits.InputTokens:
 		return over("input tokens", limits.InputTokens, c.InputTokens)
-	case limits.OutputTokens > 0 && (c.OutputTokens >= limits.OutputTokens || c.OutputTokens+outputTokens > limits.OutputTokens):
+	case limits.OutputTokens > 0 && (c.OutputTokens >= limits.OutputTokens || outputTokens > limits.OutputTokens-c.OutputTokens):
 		return over("output tokens", limits.OutputTokens, c.OutputTokens)
 	}
 	return nil
