@@ -24,7 +24,9 @@ func (f *Filter) startBlock(dst []byte, ev *event) ([]byte, error) {
 	case len(f.open) >= maxOpen:
 		return dst, tooLarge("more than %d blocks of the answer are open at once", maxOpen)
 	case !f.judging:
-	case ev.index <= f.last:
+	case ev.index != f.last+1:
+		// Some clients find a block by its index, others by its place: @anthropic-ai/sdk appends a block that starts and
+		// looks up the one that a delta speaks of by index.
 		return dst, ambiguous("a block starts twice, or out of order")
 	case facts.kind == "":
 		return dst, ambiguous("a block has no type")

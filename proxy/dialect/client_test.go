@@ -2,6 +2,7 @@ package dialect_test
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -17,19 +18,24 @@ type client struct {
 	byName       bool
 	atEnd        bool
 	lax          bool // about names of fields, and it keeps the first name of an event
+	sdk          bool // as @anthropic-ai/sdk for TypeScript reads
 }
 
 // ran is a tool use that the client would run.
 type ran struct{ name, input string }
 
 func (c client) lines(stream string) []string {
-	stream = strings.TrimPrefix(stream, "\xef\xbb\xbf")
+	const mark = "\xef\xbb\xbf"
+	stream = strings.TrimPrefix(stream, mark)
 	if !c.lineFeedOnly {
 		stream = strings.ReplaceAll(strings.ReplaceAll(stream, "\r\n", "\n"), "\r", "\n")
 	}
 	lines := strings.Split(stream, "\n")
 	for i := range lines {
 		lines[i] = strings.TrimSuffix(lines[i], "\r")
+		if c.sdk {
+			lines[i] = strings.TrimPrefix(lines[i], mark)
+		}
 	}
 	return lines
 }
@@ -38,17 +44,28 @@ func (c client) read(stream string) (all []ran) {
 	type open struct {
 		name, given, deltas string
 	}
-	blocks := map[float64]*open{}
+	blocks := map[int]*open{}
+	started := 0
+	find := func(index any) int {
+		n, _ := index.(float64)
+		if text, ok := index.(string); ok {
+			n, _ = strconv.ParseFloat(text, 64)
+		}
+		if n < 0 && c.sdk {
+			return started + int(n)
+		}
+		return int(n)
+	}
 	event := func(name string, data []string) {
 		var m map[string]any
-		if len(data) == 0 || json.Unmarshal([]byte(strings.Join(data, "\n")), &m) != nil {
+		if len(data) == 0 || c.sdk && name == "" || json.Unmarshal([]byte(strings.Join(data, "\n")), &m) != nil {
 			return
 		}
 		kind, _ := m["type"].(string)
 		if c.byName {
 			kind = name
 		}
-		index, _ := m["index"].(float64)
+		index := find(m["index"])
 		switch kind {
 		case "message_start":
 			message, _ := m["message"].(map[string]any)
@@ -59,6 +76,10 @@ func (c client) read(stream string) (all []ran) {
 				}
 			}
 		case "content_block_start":
+			if c.sdk {
+				index = started
+			}
+			started++
 			if name, given, ok := toolOf(m["content_block"]); ok {
 				blocks[index] = &open{name: name, given: given}
 			}
@@ -128,9 +149,9 @@ func canonical(v any) string {
 // clients are all kinds of it.
 func clients() (all []client) {
 	for i := range 16 {
-		all = append(all, client{i&1 > 0, i&2 > 0, i&4 > 0, i&8 > 0})
+		all = append(all, client{lineFeedOnly: i&1 > 0, byName: i&2 > 0, atEnd: i&4 > 0, lax: i&8 > 0})
 	}
-	return all
+	return append(all, client{sdk: true}, client{sdk: true, atEnd: true})
 }
 
 // gate is a judge that allows the tool Ok and remembers what it allowed; the tool Free is not judged.
@@ -217,6 +238,12 @@ var hostile = map[string]string{
 	"lone CR in an object":       message("data: {\"type\":\"ping\"\r,\"type\":\"content_block_start\",\"index\":0,\"content_block\":"+evil+"\ndata: }\n\n", "data: {\"type\":\"ping\"\r,\"type\":\"content_block_stop\",\"index\":0\ndata: }\n\n"),
 	"data in capitals":           message("data: {\"type\":\"ping\"\nDATA: ,\"type\":\"content_block_start\",\"index\":0,\"content_block\":"+evil+"\ndata: }\n\n", "data: {\"type\":\"ping\"\nDATA: ,\"type\":\"content_block_stop\",\"index\":0\ndata: }\n\n"),
 	"name in capitals":           message("EVENT: content_block_start\n"+ev("ping", `{"type":"ping","index":0,"content_block":`+evil+`}`), "EVENT: content_block_stop\n"+ev("ping", `{"type":"ping","index":0}`)),
+	"a gap":                      message(start(1, `{"type":"tool_use","id":"f","name":"Free","input":{}}`), tool(2, "t", "Ok", `{"a":1}`), inputDelta(1, `{"a":2}`), stop(1)),
+	"deltas for the one before":  message(start(1, `{"type":"tool_use","id":"t","name":"Ok","input":{}}`), inputDelta(1, `{"a":1}`), stop(1), start(2, `{"type":"tool_use","id":"f","name":"Free","input":{}}`), inputDelta(2, `{"a":2}`), stop(2)),
+	"index as text":              message(ev("content_block_start", `{"type":"content_block_start","index":"0","content_block":`+evil+`}`), ev("content_block_stop", `{"type":"content_block_stop","index":"0"}`)),
+	"index below zero":           message(ev("content_block_start", `{"type":"content_block_start","index":-1,"content_block":`+evil+`}`), ev("content_block_stop", `{"type":"content_block_stop","index":-1}`)),
+	"mark before a line":         message("\xef\xbb\xbfevent: content_block_start\nevent: ping\n\xef\xbb\xbfdata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":"+evil+"}\n\n", "\xef\xbb\xbfevent: content_block_stop\n\xef\xbb\xbfdata: {\"type\":\"content_block_stop\",\"index\":0}\n\n"),
+	"mark as a blank line":       message("event: content_block_start\n\xef\xbb\xbfdata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":"+evil+"}\n\xef\xbb\xbf\n\n", stop(0)),
 	"mixed case fields":          message("Event: content_block_start\nData: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":"+evil+"}\n\n", stop(0)),
 	"byte order mark":            "\xef\xbb\xbf" + message(tool(0, "t", "Evil", `{}`)),
 	"whitespace in data":         message("event: content_block_start\ndata:\t{ \"type\" : \"content_block_start\" , \"index\" : 0 , \"content_block\" : "+evil+" }\n\n", stop(0)),

@@ -21,7 +21,9 @@ func (f *Filter) take(dst, raw []byte) ([]byte, error) {
 	case f.failed:
 		f.tail = dropped
 		return dst, nil
-	case ev.lines == 0 || !ev.odd && ev.empty():
+	case f.judging && ev.odd:
+		return dst, ambiguous("an event has lines that clients read differently")
+	case ev.empty():
 		return f.bare(dst, ev), nil
 	}
 	if !ev.readDelta(&f.scan) {
@@ -103,8 +105,6 @@ func (f *Filter) unread(dst []byte, ev *event, cause error) ([]byte, error) {
 func (f *Filter) ambiguity(ev *event) string {
 	named := kindOf(ev.name)
 	switch {
-	case ev.odd:
-		return "an event has lines that clients read differently"
 	case len(ev.name) > 0 && named != ev.kind && (named != pingEvent || ev.typed):
 		return "the name of an event and the type in its data differ"
 	case ev.kind == otherEvent && ev.block.isObject:

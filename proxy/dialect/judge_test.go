@@ -42,7 +42,7 @@ func TestForms(t *testing.T) {
 			message(text(0, "a"), text(1, reason), tool(2, "toolu_1", "Bash__denied__no-bash", "{}"),
 				text(3, "Jobgate: Read is denied"), tool(4, "toolu_2", "Read__denied__no-read", "{}"))},
 		{"stop", rules(access.Stop, "Bash"), message(text(0, "a"), bash, read, last), messageWith("end_turn", text(0, "a"), text(1, reason), read, last)},
-		{"stop, other reason", rules(access.Stop, "Bash"), messageWith("max_tokens", bash), messageWith("max_tokens", text(1, reason))},
+		{"stop, other reason", rules(access.Stop, "Bash"), messageWith("max_tokens", text(0, "a"), bash), messageWith("max_tokens", text(0, "a"), text(1, reason))},
 		{"server tools are not held", rules(access.Tell, "web_search"), message(start(0, `{"type":"server_tool_use","id":"s","name":"web_search","input":{}}`), inputDelta(0, `{"q`), inputDelta(0, `":1}`), stop(0)),
 			message(start(0, `{"type":"server_tool_use","id":"s","name":"web_search","input":{}}`), inputDelta(0, `{"q`), inputDelta(0, `":1}`), stop(0))},
 		{"unknown kinds are held", rules(access.Tell, "Bash"), message(start(0, `{"type":"x_tool_use","id":"t","name":"Bash","input":{}}`), stop(0)),

@@ -134,8 +134,12 @@ func lineEnd(b []byte) (end, next int) {
 
 // field takes one line, which begins at offset at of raw. It reports whether a client knows it.
 func (e *event) field(line []byte, at int) (known bool) {
-	if len(line) == 0 {
+	switch {
+	case len(line) == 0:
 		return true
+	case bytes.HasPrefix(line, byteOrderMark):
+		e.odd, e.extra = true, true // @anthropic-ai/sdk skips the mark at the beginning of any line
+		return false
 	}
 	name, value, colon := bytes.Cut(line, []byte(":"))
 	at += len(name)
@@ -162,7 +166,7 @@ func (e *event) field(line []byte, at int) (known bool) {
 	return true
 }
 
-// empty reports whether no client can read the data: there is none, or it is the mark at the end of other streams.
+// empty reports whether there is nothing in the data, or the mark at the end of other streams.
 func (e *event) empty() bool {
 	return len(e.data) < 32 && (len(bytes.TrimSpace(e.data)) == 0 || string(e.data) == "[DONE]")
 }
