@@ -59,13 +59,40 @@ type options struct {
 	log      slog.Level
 	maskers  *proxy.Maskers
 	exchange func(http.ResponseWriter, *http.Request, string)
+	now      func() time.Time
+	raw      http.Handler // stands in the model's place
+}
+
+// clock is a time that a test moves.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// newWorldWith has an upstream of its own behind "anthropic".
+func newWorldWith(t testing.TB, o options, upstream http.HandlerFunc) *world {
+	t.Helper()
+	o.raw = upstream
+	return newWorld(t, o)
 }
 
 const plainSecret = "sEcr3t/plain+credential=&\"0123456789"
 
 func newWorld(t testing.TB, o options) *world {
 	t.Helper()
-	w := &world{t: t, sessions: &sessions{known: map[access.TokenHash]opened{}}, record: newMemory(), people: newPeople(), log: new(syncBuffer)}
+	w := &world{t: t, sessions: &sessions{known: map[access.TokenHash]opened{}, found: make(chan struct{}, 8192)}, record: newMemory(), people: newPeople(), log: new(syncBuffer)}
 	connections := w.connections(&o)
 	maskers := o.maskers
 	if maskers == nil {
@@ -77,7 +104,7 @@ func newWorld(t testing.TB, o options) *world {
 	w.ended = make(chan proxy.Ended, 8192)
 	cfg := proxy.Config{
 		Connections: connections, Sessions: w.sessions, Recorder: w.record, Approver: w.people, Maskers: maskers, Exchange: o.exchange,
-		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: o.log})), Limits: o.limits,
+		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: o.log})), Limits: o.limits, Now: o.now,
 		Observe: func(e proxy.Ended) { w.ended <- e },
 	}
 	if o.noPeople {
@@ -101,15 +128,23 @@ func (w *world) connections(o *options) []proxy.Connection {
 	}
 	w.t.Cleanup(func() { _ = model.Close() })
 	w.model = model
-	list := []proxy.Connection{w.connection("anthropic", proxy.KindAnthropic, model.URL(), "x-api-key", "", model.Key())}
+	base := model.URL()
+	if o.raw != nil {
+		base = w.upstream(o.raw)
+	}
+	list := []proxy.Connection{w.connection("anthropic", proxy.KindAnthropic, base, "x-api-key", "", model.Key())}
 	if o.upstream != nil {
-		up := httptest.NewUnstartedServer(o.upstream)
-		up.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-		up.Start()
-		w.t.Cleanup(up.Close)
-		list = append(list, w.connection("plain", proxy.KindHTTP, up.URL, "authorization", "Bearer ", o.secret))
+		list = append(list, w.connection("plain", proxy.KindHTTP, w.upstream(o.upstream), "authorization", "Bearer ", o.secret))
 	}
 	return list
+}
+
+func (w *world) upstream(h http.Handler) string {
+	up := httptest.NewUnstartedServer(h)
+	up.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	up.Start()
+	w.t.Cleanup(func() { up.CloseClientConnections(); up.Close() })
+	return up.URL
 }
 
 func (w *world) connection(name, kind, base, header, prefix, secret string) proxy.Connection {
@@ -257,7 +292,7 @@ func (w *world) settled(n int) []proxy.Ended {
 type sessions struct {
 	mu    sync.Mutex
 	known map[access.TokenHash]opened
-	over  map[access.TokenHash]error
+	found chan struct{} // gets one for every token that was known
 }
 
 type opened struct {
@@ -281,6 +316,10 @@ func (f *sessions) SessionByToken(_ context.Context, h access.TokenHash) (*acces
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if o, ok := f.known[h]; ok {
+		select {
+		case f.found <- struct{}{}:
+		default:
+		}
 		return o.s, o.token, nil
 	}
 	return nil, access.AccessToken{}, access.Refuse(access.CodeUnauthenticated, "Jobgate: show a valid access token of an open session")
