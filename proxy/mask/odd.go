@@ -75,11 +75,8 @@ func (s *Set) matters(src []byte, pos int, closed bool) bool {
 	if !isLead(lead) {
 		return s.divides(src, pos, pos+1, closed)
 	}
-	if len(src)-pos > 2 && src[pos+1] == '\\' && lead == '\\' {
-		if c := src[pos+2]; !isLead(c) && c != 'u' {
-			c = shortEscape(c)
-			return s.filter.early['\\'] || c != 0 && s.wants(src, c, pos, pos+3, closed)
-		}
+	if c, ok := escapedTwice(src[pos:]); ok {
+		return s.filter.early['\\'] || c != 0 && s.wants(src, c, pos, pos+3, closed)
 	}
 	if c, next, ok := commonEscape(src[pos:]); ok {
 		return c != 0 && s.wants(src, c, pos, pos+next, closed)
@@ -121,6 +118,15 @@ func commonEscape(src []byte) (c byte, n int, ok bool) {
 	return 0, 0, false
 }
 
+// escapedTwice reads an escape as JSON in JSON has it, three bytes that stand for a backslash and a character or for c, 0
+// when there is no such escape.
+func escapedTwice(src []byte) (c byte, ok bool) {
+	if len(src) < 3 || src[0] != '\\' || src[1] != '\\' || isLead(src[2]) || src[2] == 'u' {
+		return 0, false
+	}
+	return shortEscape(src[2]), true
+}
+
 // wants reports whether the escape src[pos:next] matters where it stands for c.
 func (s *Set) wants(src []byte, c byte, pos, next int, closed bool) bool {
 	return s.filter.early[c] && s.completes(src, c, pos, next) || isBreak(c) && s.divides(src, pos, next, closed)
@@ -150,6 +156,9 @@ func (s *Set) peek(src []byte, pos int) (c byte, next int, ok bool) {
 		return lead, pos + 1, !isLead(lead)
 	}
 	c, n, ok := commonEscape(src[pos:])
+	if e, twice := escapedTwice(src[pos:]); twice {
+		c, n, ok = e, 3, true
+	}
 	return c, pos + n, ok && c != 0 && c < utf8.RuneSelf && !isBreak(c)
 }
 
@@ -170,17 +179,17 @@ func (s *Set) divides(src []byte, pos, next int, closed bool) bool {
 		}
 	}
 	// Where what is before the break is escaped, that escape matters itself. So it is as it stands.
-	after := src[next:min(len(src), next+2)]
-	if len(after) < 2 {
-		return !closed
+	a, next, ok := s.peek(src, next)
+	if !ok {
+		return next < len(src) || !closed
 	}
-	if isLead(after[0]) {
-		return after[0] == '%' || isLead(after[1]) || after[1] == 'u' || after[1] == '/'
-	}
-	if base64Value(after[0]) < 0 {
+	if base64Value(a) < 0 {
 		return false
 	}
-	f, last, first := s.filter, uint32(src[pos-1]), uint32(after[0])
-	return isLead(after[1]) || isBreak(after[1]) || f.has(last|first<<8|uint32(after[1])<<16) ||
-		pos > 1 && f.has(uint32(src[pos-2])|last<<8|first<<16)
+	f, last, first := s.filter, uint32(src[pos-1]), uint32(a)
+	if pos > 1 && f.has(uint32(src[pos-2])|last<<8|first<<16) {
+		return true
+	}
+	b, _, ok := s.peek(src, next)
+	return !ok || f.has(last|first<<8|uint32(b)<<16)
 }
