@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -16,12 +17,14 @@ import (
 	"github.com/jobgate/jobgate/internal/access"
 	"github.com/jobgate/jobgate/internal/api"
 	"github.com/jobgate/jobgate/proxy"
+	"github.com/jobgate/jobgate/proxy/guard"
 	"github.com/jobgate/jobgate/proxy/inject"
 )
 
 // built is a configuration of which every value was understood: what check stops at and serve begins with.
 type built struct {
 	config      *config
+	proxies     []netip.Prefix
 	issuers     []federation.Issuer
 	connections []proxy.Connection
 	kinds       map[string]string
@@ -69,10 +72,12 @@ func (b *built) checkListeners(found *problems) {
 			c.problem(found, path, errors.New("write file:PATH"))
 		}
 	}
-	for i, p := range c.TrustedProxies {
-		if _, err := parsePrefix(p); err != nil {
+	for i, text := range c.TrustedProxies {
+		p, err := parsePrefix(text)
+		if err != nil {
 			c.problem(found, fmt.Sprintf("trusted_proxies[%d]", i), err)
 		}
+		b.proxies = append(b.proxies, p)
 	}
 	if c.Control.Token != "" && c.Control.Listen == "" {
 		c.problem(found, "control.token", errors.New("a token is for control.listen, which is missing; without both, the admin API is on the Unix socket"))
@@ -255,9 +260,11 @@ func (b *built) buildSecrets(found *problems, env environment) {
 	}
 }
 
-// mappingConfig is what mappings may refer to.
+// mappingConfig is what mappings may refer to. Features of an LLM connection are names of tools that its provider adds
+// without asking us, so any name is taken there: one that nothing has grants nothing.
 func (b *built) mappingConfig() federation.MappingConfig {
-	return federation.MappingConfig{Issuers: b.issuers, Connections: b.kinds, Groups: b.groups}
+	return federation.MappingConfig{Issuers: b.issuers, Connections: b.kinds, Groups: b.groups,
+		CheckAllow: guard.ParseAllow, Features: map[string][]string{proxy.KindHTTP: nil}}
 }
 
 func (b *built) checkMappings(found *problems) {

@@ -40,7 +40,7 @@ func (s *server) listen(jobs http.Handler, people *httpd.People) (err error) {
 	}
 	calls, interrupt := context.WithCancelCause(context.Background())
 	s.interrupt = interrupt
-	s.jobsSrv = s.newHTTPServer(jobs, calls)
+	s.jobsSrv = s.newHTTPServer(behindProxies(jobs, s.b.proxies), calls)
 	s.controlSrv = s.newHTTPServer(people, context.Background())
 	s.sockSv = s.newHTTPServer(people.Socket(), context.Background())
 	return nil
@@ -113,7 +113,7 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	if err != nil {
 		return p, fmt.Errorf("%q is no address range such as 10.0.0.0/8", text)
 	}
-	return p, nil
+	return p.Masked(), nil
 }
 
 // archiveKnowsNot reports whether a record cannot be closed, because it is closed or was never begun.
