@@ -38,7 +38,7 @@ func (d *Desk) announce(asked context.Context, a access.Approval) {
 	shown := &posts{channels: make([]string, len(d.channels)), ids: make([]string, len(d.channels))}
 	for i := range d.channels {
 		d.spawn(func() {
-			if asked.Err() != nil || !d.post(asked, a, i, shown) {
+			if !d.post(asked, a, i, shown) {
 				return
 			}
 			current, err := d.docket.Approval(d.trying, a.ID)

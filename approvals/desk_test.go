@@ -244,6 +244,30 @@ func TestAClientThatLeavesTakesItsQuestionAlong(t *testing.T) {
 	}
 }
 
+// hasty is a docket whose caller leaves while a question is being written down.
+type hasty struct {
+	*docket
+	leave context.CancelFunc
+}
+
+func (h hasty) CreateApproval(ctx context.Context, a access.Approval) error {
+	h.leave()
+	return h.docket.CreateApproval(ctx, a)
+}
+
+func TestAClientThatLeavesDuringTheWriteLeavesNothingPending(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, leave := context.WithCancel(t.Context())
+		d := newDesk(t, hasty{newDocket(), leave})
+		if _, err := d.Ask(ctx, question("q1")); access.CodeOf(err) != access.CodeCanceled {
+			t.Errorf("Ask = %v, want CodeCanceled", err)
+		}
+		if row, err := d.Get(t.Context(), "q1"); err != nil || row.State != access.Cancelled {
+			t.Errorf("docket has %q, %v, want cancelled", row.State, err)
+		}
+	})
+}
+
 func TestAVoteAtAnotherReplicaCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newDocket()

@@ -148,6 +148,23 @@ func TestWhoMayAnswer(t *testing.T) {
 	}
 }
 
+func TestAWorkspaceIsLookedUpNotBelieved(t *testing.T) {
+	w := newWorkspace(t, nil)
+	w.post(t, question())
+	for i, userTeam := range []string{"", `,"team_id":"T00000001"`} {
+		body := url.Values{"payload": {`{"type":"block_actions","user":{"id":"UFAR"` + userTeam + `},"team":{"id":"T00000001"},` +
+			`"container":{"channel_id":"` + w.Channel() + `","message_ts":"1.1"},"actions":[{"action_id":"jobgate_approve","value":"apr_1"}]}`}}.Encode()
+		// The emulator shows an ephemeral message to whom it knows, from wherever.
+		if answer, err := w.Interact(t.Context(), body, testkit.SlackForgery{}); err != nil || answer.Status != 200 {
+			t.Fatalf("Interact = %+v, %v", answer, err)
+		}
+		if got := w.told(t, i+1); !strings.Contains(got.Text, "only active members of the app's own workspace") {
+			t.Errorf("told %q", got.Text)
+		}
+	}
+	w.questions.none(t)
+}
+
 func TestWhoCannotBeCheckedCannotVote(t *testing.T) {
 	w := newWorkspace(t, nil)
 	ts := w.post(t, question())
