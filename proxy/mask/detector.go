@@ -15,7 +15,7 @@ type Detector struct {
 	// Pattern is an RE2 expression that must match from the anchor on. Its first group, if it has one, is what is masked.
 	Pattern string
 	// Max is the longest match of Pattern in bytes, from the anchor on, at most MaxMatch. A stream holds back as much
-	// after each anchor. A longer match is not found.
+	// after each anchor. A longer match is not found. Built-in detectors bring their own limits and leave it 0.
 	Max int
 
 	after *charset // what may follow an anchor of three bytes; nil for anything

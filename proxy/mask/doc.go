@@ -19,13 +19,17 @@
 //     digits, surrogate pairs included;
 //   - in hexadecimal, in either case, mixed freely;
 //   - in base64 and base64url, wherever in a longer encoded value it lies, padded or not. The characters at its two
-//     ends, which share bits with its neighbours, are masked too. Padding is left standing. Line breaks of a wrapped
-//     encoding are stepped over;
+//     ends, which share bits with its neighbours, are masked too (not where a line break parts them from the rest).
+//     Padding is left standing. Line breaks of a wrapped encoding, CR LF or LF, are stepped over;
 //   - any of these once more inside percent encoding or JSON escapes: at most two layers of escapes in all, in any
 //     order (JSON in JSON, a URL in JSON, JSON in a form field, twice percent-encoded).
 //
 // Other forms are not claimed: a value that was compressed, encrypted, reversed, spelled with separators or split by other
 // text passes.
+//
+// Where the value itself holds more than a few backslashes or percent signs in a row, not every mixture of readings is
+// followed; values with more than eight are refused, and so are values that repeat a short piece over more than 64 bytes:
+// looking for them could be made to cost far more than the text is long.
 //
 // A value is trimmed of white space around it first. Of a value with several lines, each line of [MinLine] bytes or more
 // is a secret too; of a JSON object (a service account file), so are the strings under keys that speak of a key, a

@@ -44,8 +44,8 @@ type Set struct {
 	join   *sync.Pool // of *[]byte: memory for what streams hold back and what follows it
 }
 
-// Compile makes a Set. It refuses a secret whose value is too short, too long or part of every placeholder, and a name
-// that is none; the error names the secret and never holds its value.
+// Compile makes a Set. It refuses a secret whose value is too short, too long, too repetitive or part of a placeholder, and
+// a name that is none; the error names the secret and never holds its value.
 func Compile(c Config) (*Set, error) {
 	values, err := derive(c.Secrets)
 	if err != nil {
@@ -186,7 +186,7 @@ func derive(secrets []Secret) ([]Secret, error) {
 			return nil, fmt.Errorf("mask: secret %s repeats itself so often that it cannot be looked for", s.Name)
 		}
 		for _, v := range append([][]byte{whole}, parts(whole)...) {
-			if !seen[string(v)] {
+			if !seen[string(v)] && !repetitive(v) {
 				seen[string(v)] = true
 				values = append(values, Secret{Name: s.Name, Value: bytes.Clone(v)})
 			}

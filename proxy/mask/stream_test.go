@@ -30,6 +30,8 @@ func TestHeld(t *testing.T) {
 		{`an escape \u00`, 4},
 		{`an escape \u0021!`, 0},
 		{`an escape \u007esec`, 9},
+		{"fnN" + strings.Repeat("\n", 2), 5}, // base64 of the value, and CR LF may part it
+		{"fnN" + strings.Repeat("\n", 3), 0},
 		{"50%", 1},
 		{"50% of ", 0},
 		{"%7e%7", 5},
