@@ -94,6 +94,9 @@ func (f *Filter) hold(ev *event, b *block) error {
 	b.use = access.ToolUse{ID: ev.block.id, Name: ev.block.name}
 	b.start = bytes.ReplaceAll(ev.data, []byte("\n"), []byte(" "))
 	b.inputAt, b.indexAt = ev.block.input, ev.indexAt
+	if len(b.start) > f.cfg.MaxHeld {
+		b.problem = "it is larger than can be held"
+	}
 	f.last = max(f.last, ev.index)
 	f.open = append(f.open, b)
 	f.holding, f.tail = b, dropped

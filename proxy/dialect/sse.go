@@ -31,19 +31,9 @@ func (s *splitter) next(b []byte) int {
 			i = 1
 		}
 	}
-	lf := -1
+	l := lines{b, -1}
 	for i < len(b) {
-		if lf < i {
-			if lf = bytes.IndexByte(b[i:], '\n'); lf < 0 {
-				lf = len(b)
-			} else {
-				lf += i
-			}
-		}
-		end := lf
-		if cr := bytes.IndexByte(b[i:lf], '\r'); cr >= 0 {
-			end = i + cr
-		}
+		end, next := l.end(i)
 		if end == len(b) {
 			s.inLine = true
 			return -1
@@ -51,12 +41,9 @@ func (s *splitter) next(b []byte) int {
 		blank := end == i && !s.inLine
 		s.inLine = false
 		s.lines++
-		i = end + 1
+		i = next
 		if b[end] == '\r' {
 			s.anyCR = true
-			if i < len(b) && b[i] == '\n' {
-				i++
-			}
 			s.cr = i == len(b) && b[i-1] == '\r'
 		}
 		if blank {
@@ -99,17 +86,18 @@ func (e *event) splitDelta(raw []byte) bool {
 // split takes apart raw, one event, into its fields. The first event of a stream may begin with a byte order mark.
 func (e *event) split(raw []byte, first bool) {
 	*e = event{raw: raw, dataAt: -1, joined: e.joined[:0]}
-	rest, at := raw, 0
-	if first && bytes.HasPrefix(rest, byteOrderMark) {
-		rest, at = rest[len(byteOrderMark):], len(byteOrderMark)
+	at := 0
+	if first && bytes.HasPrefix(raw, byteOrderMark) {
+		at = len(byteOrderMark)
 		e.extra = true
 	}
 	bareCR, unknown := false, false
-	for len(rest) > 0 {
-		end, next := lineEnd(rest)
-		bareCR = bareCR || next < len(rest) && rest[end] == '\r' && next == end+1 // at the end, an LF may still come
-		unknown = !e.field(rest[:end], at) || unknown
-		rest, at = rest[next:], at+next
+	l := lines{raw, -1}
+	for at < len(raw) {
+		end, next := l.end(at)
+		bareCR = bareCR || next < len(raw) && raw[end] == '\r' && next == end+1 // at the end, an LF may still come
+		unknown = !e.field(raw[at:end], at) || unknown
+		at = next
 	}
 	e.odd = e.odd || bareCR && unknown
 	if e.lines > 1 {
@@ -117,19 +105,29 @@ func (e *event) split(raw []byte, first bool) {
 	}
 }
 
-// lineEnd returns where the first line of b ends and where the next one begins.
-func lineEnd(b []byte) (end, next int) {
-	end = bytes.IndexByte(b, '\n')
-	if end < 0 {
-		end = len(b)
-	}
-	if cr := bytes.IndexByte(b[:end], '\r'); cr >= 0 {
-		if cr+1 == end && end < len(b) {
-			return cr, end + 1
+// lines gives the lines of b one after the other.
+type lines struct {
+	b  []byte
+	lf int // where the next LF is, once that is known; less than the line's beginning until then
+}
+
+// end returns where the line that begins at i ends and where the next one begins.
+func (l *lines) end(i int) (end, next int) {
+	if l.lf < i {
+		if l.lf = bytes.IndexByte(l.b[i:], '\n'); l.lf < 0 {
+			l.lf = len(l.b)
+		} else {
+			l.lf += i
 		}
-		return cr, cr + 1
 	}
-	return end, min(end+1, len(b))
+	end = l.lf
+	if cr := bytes.IndexByte(l.b[i:end], '\r'); cr >= 0 {
+		end = i + cr
+		if end+1 == l.lf && l.lf < len(l.b) {
+			return end, end + 2
+		}
+	}
+	return end, min(end+1, len(l.b))
 }
 
 // field takes one line, which begins at offset at of raw. It reports whether a client knows it.
