@@ -100,7 +100,8 @@ func (b *built) checkListeners(found *problems) {
 		c.problem(found, "archive.durability", fmt.Errorf("%q: write process or power", c.Archive.Durability))
 	}
 	if !strings.HasPrefix(c.Store, "sqlite:") {
-		c.problem(found, "store", fmt.Errorf("%q: write sqlite:PATH; this build has no other store", c.Store))
+		// The value is not shown: a database's URL may hold a password.
+		c.problem(found, "store", errors.New("this build stores in SQLite only; write sqlite:jobgate.db"))
 	}
 }
 
