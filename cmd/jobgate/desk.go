@@ -27,7 +27,6 @@ func (s *server) openDesk(ctx context.Context, channels []approvals.Channel) (ht
 	if s.desk, err = approvals.New(approvals.Config{Docket: s.store, Channels: channels, Log: s.log}); err != nil {
 		return nil, err
 	}
-	s.recorder.desk = s.desk
 	if err := s.desk.Recover(ctx); err != nil || s.slack == nil {
 		return nil, err
 	}

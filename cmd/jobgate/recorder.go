@@ -35,14 +35,21 @@ type recorder struct {
 	stop context.CancelFunc
 	work sync.WaitGroup
 
-	desk   *approvals.Desk
+	wired  chan struct{}   // closed when the fields below are set: sessions can end before that, at a restart
+	desk   *approvals.Desk // questions of a session that is over are cancelled
 	forget func(session string)
 }
 
 func newRecorder(a *archive.Archive, m *proxy.Maskers, log *slog.Logger) *recorder {
-	r := &recorder{archive: a, maskers: m, log: log, now: time.Now, version: versionText(), forget: func(string) {}}
+	r := &recorder{archive: a, maskers: m, log: log, now: time.Now, version: versionText(), wired: make(chan struct{})}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	return r
+}
+
+// wire gives the recorder what is built after it.
+func (r *recorder) wire(desk *approvals.Desk, forget func(session string)) {
+	r.desk, r.forget = desk, forget
+	close(r.wired)
 }
 
 // close waits for the records that are being closed; what the disk does not take by then is recovered at the next
@@ -87,21 +94,28 @@ func (r *recorder) SessionJoined(ctx context.Context, s *access.Session, o feder
 // those of its calls.
 func (r *recorder) SessionEnded(_ context.Context, s *access.Session, reason access.EndReason, by string) {
 	r.work.Go(func() {
-		if r.desk != nil {
-			if err := r.desk.CancelSession(context.WithoutCancel(r.ctx), s.ID, reason.Text()); err != nil {
-				r.log.Warn("questions of a session that is over stay open", "session", s.ID, "error", err)
-			}
-		}
-		wait := time.NewTimer(quietWait)
-		defer wait.Stop()
 		select {
-		case <-s.Quiet():
-		case <-wait.C:
-		case <-r.ctx.Done():
+		case <-r.wired:
+			r.release(s, reason)
+		case <-r.ctx.Done(): // the program stopped before it served anything
 		}
-		r.forget(s.ID)
 		r.end(s, reason, by)
 	})
+}
+
+// release cancels the questions of a session that is over, and waits until its calls have told their ends.
+func (r *recorder) release(s *access.Session, reason access.EndReason) {
+	if err := r.desk.CancelSession(context.WithoutCancel(r.ctx), s.ID, reason.Text()); err != nil {
+		r.log.Warn("questions of a session that is over stay open", "session", s.ID, "error", err)
+	}
+	wait := time.NewTimer(quietWait)
+	defer wait.Stop()
+	select {
+	case <-s.Quiet():
+	case <-wait.C:
+	case <-r.ctx.Done():
+	}
+	r.forget(s.ID)
 }
 
 func (r *recorder) end(s *access.Session, reason access.EndReason, by string) {

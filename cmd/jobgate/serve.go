@@ -112,6 +112,7 @@ type server struct {
 	jobs, control, socket       net.Listener // control is nil without control.listen
 	jobsSrv, controlSrv, sockSv *http.Server
 	interrupt                   context.CancelCauseFunc
+	grace                       time.Duration // stopGrace
 }
 
 // newServer wires the program. The order is the way of a token and of a call: store and record first, then who opens
@@ -123,7 +124,7 @@ func newServer(ctx context.Context, cfg *config, env environment, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	s := &server{b: b, log: log}
+	s := &server{b: b, log: log, grace: stopGrace}
 	defer func() {
 		if err != nil {
 			s.abandon()
@@ -171,7 +172,7 @@ func newServer(ctx context.Context, cfg *config, env environment, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	s.recorder.forget = calls.Forget
+	s.recorder.wire(s.desk, calls.Forget)
 	publicKeys, err := signing.JWKS(s.signer)
 	if err != nil {
 		return nil, err
@@ -316,7 +317,7 @@ func (s *server) run(ctx context.Context, reload <-chan os.Signal) error {
 
 // stop ends calls, not sessions: those go on after the next start while their windows are open.
 func (s *server) stop(stopBackground func(), work *sync.WaitGroup) {
-	grace, cancel := context.WithTimeout(context.Background(), stopGrace)
+	grace, cancel := context.WithTimeout(context.Background(), s.grace)
 	defer cancel()
 	var waiting sync.WaitGroup
 	for _, srv := range []*http.Server{s.jobsSrv, s.controlSrv, s.sockSv} {

@@ -27,7 +27,7 @@ import (
 
 // world is a server with its surroundings: the CI issuer, the model API, Slack, and a folder for its data.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	folder string
 	issuer *testkit.Issuer
 	model  *testkit.Model
@@ -89,7 +89,7 @@ type worldConfig struct {
 	extra   string // further top-level lines
 }
 
-func newWorld(t *testing.T, c worldConfig) *world {
+func newWorld(t testing.TB, c worldConfig) *world {
 	t.Helper()
 	w := &world{t: t, folder: t.TempDir(), log: &syncBuffer{}}
 	var err error
@@ -168,7 +168,7 @@ func tail(s string, n int) string {
 	return s
 }
 
-func freeAddr(t *testing.T) string {
+func freeAddr(t testing.TB) string {
 	t.Helper()
 	a, err := freeAddress(context.Background())
 	if err != nil {
@@ -201,6 +201,7 @@ func (w *world) start() {
 	if w.server, err = newServer(context.Background(), cfg, environment{Getenv: w.getenv, Stdout: io.Discard, Stderr: io.Discard}, log); err != nil {
 		w.t.Fatal(err)
 	}
+	w.server.grace = 200 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	w.cancel, w.done, w.reload = cancel, make(chan error, 1), make(chan os.Signal, 1)
 	go func() { w.done <- w.server.run(ctx, w.reload) }()
@@ -402,7 +403,7 @@ func types(lines []record.Line) string {
 	return strings.Join(out, " ")
 }
 
-func decode[T any](t *testing.T, l record.Line) T {
+func decode[T any](t testing.TB, l record.Line) T {
 	t.Helper()
 	var v T
 	if err := l.Decode(&v); err != nil {
