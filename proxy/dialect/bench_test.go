@@ -14,7 +14,7 @@ func agentBody() []byte {
 	prose := strings.Repeat(`Use the tool with care.\n\nWhen the \"user\" asks, answer in one line; paths are absolute.\n`, 6)
 	schema := `{"type":"object","properties":{"path":{"type":"string","description":"The file's absolute path"},"limit":{"type":"number"},"mode":{"enum":["a","b"]}},"required":["path"],"additionalProperties":false,"$schema":"http://json-schema.org/draft-07/schema#"}`
 	var b strings.Builder
-	b.WriteString(`{"model":"claude-sonnet-4-5","messages":[{"role":"user","content":[{"type":"text","text":"` + prose + `"}]},{"role":"assistant","content":[{"type":"tool_use","id":"toolu_1","name":"Read","input":{"path":"/a"}}]}],"system":[{"type":"text","text":"` + strings.Repeat(prose, 20) + `","cache_control":{"type":"ephemeral"}}],"tools":[`)
+	b.WriteString(`{"model":"claude-sonnet-4-5","messages":[{"role":"user","content":[{"type":"text","text":"` + prose + `"}]},{"role":"assistant","content":[{"type":"tool_use","id":"toolu_1","name":"Read","input":{"path":"/a"}}]}],"system":[{"type":"text","text":"` + strings.Repeat(prose, 38) + `","cache_control":{"type":"ephemeral"}}],"tools":[`)
 	for i := range 24 {
 		if i > 0 {
 			b.WriteByte(',')

@@ -239,8 +239,7 @@ func (f *Filter) send(dst []byte, ev *event, b *block, edits []edit) []byte {
 		slices.SortFunc(edits, func(a, b edit) int { return a.start - b.start })
 	}
 	if len(edits) > 0 {
-		ev.fresh = ev.fresh || ev.dataAt < 0
-		ev.raw = ev.render(nil, edits)
+		ev.change(edits)
 	}
 	if len(f.items) > 0 {
 		f.push(item{fresh: ev.fresh}, ev.raw)
@@ -291,21 +290,21 @@ func (f *Filter) flush(dst []byte) []byte {
 		return dst
 	}
 	f.tail = pended
-	return f.compact(dst)
+	f.compact()
+	return dst
 }
 
 // compact moves the pending bytes to the front.
-func (f *Filter) compact(dst []byte) []byte {
+func (f *Filter) compact() {
 	base := f.items[0].start
 	if base < len(f.pending)/2 {
-		return dst
+		return
 	}
 	f.pending = append(f.pending[:0], f.pending[base:]...)
 	for i := range f.items {
 		f.items[i].start -= base
 		f.items[i].end -= base
 	}
-	return dst
 }
 
 // release appends one event, with the matches in its text replaced.
@@ -315,20 +314,21 @@ func (f *Filter) release(dst []byte, it *item) []byte {
 		return f.passEvent(dst, &event{raw: raw, fresh: it.fresh})
 	}
 	ev := &f.waiting
+	if !it.stream.touched(it.from, it.to) {
+		it.stream.forget(it.to)
+		*ev = event{raw: raw, fresh: it.fresh, joined: ev.joined, body: body{kind: blockDelta}}
+		return f.passEvent(dst, ev)
+	}
 	ev.split(raw, false)
 	ev.kind, ev.fresh = blockDelta, it.fresh
-	if it.stream.touched(it.from, it.to) {
-		text := appendUnescaped(nil, ev.data[it.text.start:it.text.end])
-		masked := it.stream.replaced(nil, text, it.from)
-		if len(masked) == 0 && !it.keep {
-			it.stream.forget(it.to)
-			f.tail = dropped
-			return dst
-		}
-		ev.raw = ev.render(nil, []edit{{it.text.start, it.text.end, appendMasked(nil, masked)}})
-		ev.fresh = ev.fresh || ev.dataAt < 0
-	}
+	text := appendUnescaped(nil, ev.data[it.text.start:it.text.end])
+	masked := it.stream.replaced(nil, text, it.from)
 	it.stream.forget(it.to)
+	if len(masked) == 0 && !it.keep {
+		f.tail = dropped
+		return dst
+	}
+	ev.change([]edit{{it.text.start, it.text.end, appendMasked(nil, masked)}})
 	return f.passEvent(dst, ev)
 }
 

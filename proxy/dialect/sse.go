@@ -197,6 +197,12 @@ func (e *event) render(dst []byte, edits []edit) []byte {
 	return append(dst, e.raw[e.dataAt+len(e.data):]...)
 }
 
+// change puts edits of the data into raw.
+func (e *event) change(edits []edit) {
+	e.raw = e.render(nil, edits)
+	e.fresh = e.fresh || e.dataAt < 0
+}
+
 // canonical appends the event as two lines that every client reads alike. The line ends between data lines can only be
 // white space of the JSON in it.
 func (e *event) canonical(dst []byte, edits []edit) []byte {
