@@ -122,12 +122,20 @@ func verify(t testing.TB, cfg archive.Config, session string) archive.Report {
 // whole fails the test unless the archive of a session is finished and in order, and returns its lines.
 func whole(t testing.TB, cfg archive.Config, session string) []record.Line {
 	t.Helper()
-	r := verify(t, cfg, session)
+	e, err := archive.Find(context.Background(), cfg.Bucket, cfg.Prefix, session)
+	must(t, err)
+	return wholeEntry(t, cfg, e)
+}
+
+func wholeEntry(t testing.TB, cfg archive.Config, e archive.Entry) []record.Line {
+	t.Helper()
+	r, err := archive.VerifyEntry(context.Background(), cfg.Bucket, e, cfg.Signer.KeySet())
+	must(t, err)
 	if !r.OK() {
-		t.Fatalf("session %s: finished %v, problems %v", session, r.Finished, r.Problems)
+		t.Fatalf("session %s: finished %v, problems %v", e.Session, r.Finished, r.Problems)
 	}
 	var lines []record.Line
-	for l, err := range archive.Events(context.Background(), cfg.Bucket, cfg.Prefix, session) {
+	for l, err := range archive.EntryEvents(context.Background(), cfg.Bucket, e) {
 		must(t, err)
 		lines = append(lines, l)
 	}
@@ -190,6 +198,12 @@ func story(t *testing.T, cfg archive.Config) {
 	want := "session.opened call.started call.sent response call.ended call.started call.sent response call.ended session.ended"
 	if got := types(whole(t, cfg, "ses_1")); got != want {
 		t.Errorf("events are %s, want %s", got, want)
+	}
+	for l, err := range archive.Events(ctx, cfg.Bucket, cfg.Prefix, "ses_1") {
+		if err != nil || l.Type != record.TypeSessionOpened {
+			t.Errorf("the first event is %s, %v", l.Type, err)
+		}
+		break
 	}
 	e, err := archive.Find(ctx, cfg.Bucket, cfg.Prefix, "ses_1")
 	must(t, err)

@@ -131,7 +131,7 @@ func TestKill(t *testing.T) {
 		must(t, err)
 		seen[e.Session]++
 		calls := map[string]int{}
-		for _, l := range whole(t, cfg, e.Session) {
+		for _, l := range wholeEntry(t, cfg, e) {
 			switch l.Type {
 			case record.TypeCallStarted:
 				seen[l.Call]++

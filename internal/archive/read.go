@@ -176,7 +176,15 @@ func Events(ctx context.Context, bucket *blob.Bucket, prefix, session string) it
 			yield(record.Line{}, err)
 			return
 		}
-		v := record.NewVerifier(session)
+		EntryEvents(ctx, bucket, e)(yield)
+	}
+}
+
+// EntryEvents is Events for an entry that was found or listed. A file:// bucket is read whole to find one session, so who goes through
+// many lists them once.
+func EntryEvents(ctx context.Context, bucket *blob.Bucket, e Entry) iter.Seq2[record.Line, error] {
+	return func(yield func(record.Line, error) bool) {
+		v := record.NewVerifier(e.Session)
 		for _, name := range e.Parts {
 			for l, err := range partLines(ctx, bucket, e.Location+name) {
 				if err == nil {

@@ -62,8 +62,13 @@ func Verify(ctx context.Context, bucket *blob.Bucket, prefix, session string, ke
 	if err != nil {
 		return Report{Session: session}, err
 	}
-	v := verification{ctx: ctx, bucket: bucket, keys: keys, entry: e, chain: record.NewVerifier(session),
-		Report: Report{Session: session, Location: e.Location}}
+	return VerifyEntry(ctx, bucket, e, keys)
+}
+
+// VerifyEntry is Verify for an entry that was found or listed, without looking for it again.
+func VerifyEntry(ctx context.Context, bucket *blob.Bucket, e Entry, keys *signing.KeySet) (Report, error) {
+	v := verification{ctx: ctx, bucket: bucket, keys: keys, entry: e, chain: record.NewVerifier(e.Session),
+		Report: Report{Session: e.Session, Location: e.Location}}
 	return v.run()
 }
 
