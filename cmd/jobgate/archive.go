@@ -149,18 +149,14 @@ func (a *archiveOptions) verify(c *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	if len(args) == 0 {
-		for e, err := range archive.List(c.Context(), bucket, a.prefix, archive.Filter{}) {
-			if err != nil {
-				return err
-			}
-			args = append(args, e.Session)
-		}
+	entries, err := a.entries(c.Context(), bucket, args)
+	if err != nil {
+		return err
 	}
 	var reports []archive.Report
 	bad := 0
-	for _, session := range args {
-		report, err := archive.Verify(c.Context(), bucket, a.prefix, session, keys)
+	for _, e := range entries {
+		report, err := archive.VerifyEntry(c.Context(), bucket, e, keys)
 		if err != nil {
 			return err
 		}
@@ -178,9 +174,30 @@ func (a *archiveOptions) verify(c *cobra.Command, args []string) error {
 		}
 	}
 	if bad > 0 {
-		return fmt.Errorf("%s of %d did not verify", plural(bad, "archive"), len(args))
+		return fmt.Errorf("%s of %d did not verify", plural(bad, "archive"), len(entries))
 	}
 	return nil
+}
+
+// entries finds the named sessions, or all.
+func (a *archiveOptions) entries(ctx context.Context, bucket *blob.Bucket, sessions []string) ([]archive.Entry, error) {
+	var out []archive.Entry
+	if len(sessions) == 0 {
+		for e, err := range archive.List(ctx, bucket, a.prefix, archive.Filter{}) {
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, e)
+		}
+	}
+	for _, session := range sessions {
+		e, err := archive.Find(ctx, bucket, a.prefix, session)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, e)
+	}
+	return out, nil
 }
 
 func (a *archiveOptions) printReport(r archive.Report) {

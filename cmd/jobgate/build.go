@@ -298,6 +298,7 @@ func openBucket(ctx context.Context, raw string) (bucket *blob.Bucket, folder st
 		q := u.Query()
 		q.Set("create_dir", "true")
 		q.Set("no_tmp_dir", "true") // a rename across mounts fails
+		q.Set("metadata", "skip")   // nothing reads the files beside, and one that is torn would block its object
 		u.RawQuery = q.Encode()
 		folder = filepath.FromSlash(u.Path)
 	}
