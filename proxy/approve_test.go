@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -246,26 +248,30 @@ func TestWhatChangesWhilePeopleThink(t *testing.T) {
 // A mapping that changes while the request is still read judges it all the same.
 func TestChangeWhileTheRequestIsRead(t *testing.T) {
 	w := newWorld(t, options{})
-	pr, pw := io.Pipe()
-	answer := make(chan *http.Response, 1)
-	go func() {
-		resp, err := w.try(t.Context(), "POST", "/anthropic/v1/messages", pr)
-		if err != nil {
-			t.Error(err)
-		}
-		answer <- resp
-	}()
-	if _, err := io.WriteString(pw, message(false, "")[:10]); err != nil {
+	c, err := net.Dial("tcp", w.address)
+	if err != nil {
 		t.Fatal(err)
 	}
-	<-w.sessions.found
-	w.change(2, func(p *access.Policy) { p.Grants[0].Allow = nil })
-	_, _ = io.WriteString(pw, message(false, "")[10:])
-	_ = pw.Close()
-	resp := <-answer
+	defer func() { _ = c.Close() }()
+	body := message(false, "")
+	_, _ = fmt.Fprintf(c, "POST /anthropic/v1/messages HTTP/1.1\r\nHost: x\r\nX-Api-Key: %s\r\nAnthropic-Version: 2023-06-01\r\nContent-Type: application/json\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", w.token, len(body))
+	r := bufio.NewReader(c)
+	if line, err := r.ReadString('\n'); err != nil || !strings.Contains(line, " 100 ") {
+		t.Fatalf("read %q, %v", line, err)
+	}
+	w.change(2, func(p *access.Policy) { p.Grants[0].Allow = nil }) // the session was looked at, the body was not
+	_, _ = r.ReadString('\n')
+	_, _ = io.WriteString(c, body)
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer func() { _ = resp.Body.Close() }()
 	if body := read(t, resp); resp.StatusCode != 400 || !strings.Contains(body, "allow list") {
 		t.Errorf("status %d: %s", resp.StatusCode, body)
+	}
+	if n := len(w.model.Requests()); n != 0 {
+		t.Errorf("%d requests reached the model", n)
 	}
 }
 

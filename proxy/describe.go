@@ -196,7 +196,7 @@ func (r *patientReader) Read(b []byte) (int, error) {
 	n, err := r.f.r.Body.Read(b)
 	switch {
 	case err == io.EOF:
-		r.f.readUntil(time.Time{})
+		r.f.consume()
 	case err != nil:
 		r.f.unread.Store(true)
 	}

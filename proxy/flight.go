@@ -6,9 +6,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,8 +66,11 @@ type flight struct {
 	judged   atomic.Pointer[access.Call] // what a change of the policy judges again
 	unjudged atomic.Bool                 // a model's answer is passed on, and no rule is asked about its tool uses
 	unread   atomic.Bool                 // reading the request failed
-	mu       sync.Mutex                  // guards the connection's deadlines, and landed
+	mu       sync.Mutex                  // guards the connection's deadlines, and what is below
 	landed   bool                        // the connection belongs to the next call
+	consumed bool                        // the request was read to its end, or has no body
+	severed  bool                        // by cut: deadlines are near
+	unusable bool                        // reading was broken off: no further request can be read
 }
 
 func newID(prefix string) (string, error) {
@@ -91,8 +96,12 @@ func (f *flight) cut(why *access.Error) {
 	if f.landed {
 		return
 	}
+	f.severed = true
 	_ = f.rc.SetWriteDeadline(time.Now().Add(f.p.c.Limits.Cut))
-	_ = f.rc.SetReadDeadline(time.Now())
+	if !f.consumed { // else net/http reads for the client's leaving, and a failure ends the calls that come after this one
+		f.unusable = true
+		_ = f.rc.SetReadDeadline(time.Now())
+	}
 }
 
 // readUntil moves the deadline of reading, unless the call was cut: a cut has set nearer ones.
@@ -102,6 +111,14 @@ func (f *flight) readUntil(t time.Time) {
 	if !f.landed && f.ctx.Err() == nil {
 		_ = f.rc.SetReadDeadline(t)
 	}
+}
+
+// consume notes that the request was read to its end.
+func (f *flight) consume() {
+	f.readUntil(time.Time{})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.consumed = true
 }
 
 // writeUntil moves the deadline of writing, unless the call was cut.
@@ -115,12 +132,25 @@ func (f *flight) writeUntil(t time.Time) {
 
 // land gives the connection back: the next call on it must not inherit a deadline.
 func (f *flight) land() {
-	if !f.deadline.IsZero() {
-		f.writeUntil(time.Time{})
+	if f.streaming && f.ctx.Err() != nil {
+		_ = f.rc.Flush() // while the deadline of a cut holds
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.landed = true
+	if f.severed || !f.deadline.IsZero() {
+		_ = f.rc.SetWriteDeadline(time.Time{})
+	}
+	if f.unusable {
+		closeAfterReply(f.w)
+	}
+}
+
+// closeAfterReply has net/http close the connection behind the answer, whose head may have left already: that is what
+// it does of itself where a request was longer than its limit.
+func closeAfterReply(w http.ResponseWriter) {
+	over := http.MaxBytesReader(w, io.NopCloser(strings.NewReader("..")), 1)
+	_, _ = io.Copy(io.Discard, over)
 }
 
 // PolicyChanged judges the call again by the new revision and cuts it where that refuses.

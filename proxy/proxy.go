@@ -108,7 +108,8 @@ func (p *Proxy) CloseIdleConnections() {
 
 // ServeHTTP serves one call.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	f := &flight{p: p, w: w, r: r, rc: http.NewResponseController(w), started: p.c.Now(), unwatch: func() {}}
+	f := &flight{p: p, w: w, r: r, rc: http.NewResponseController(w), started: p.c.Now(), unwatch: func() {},
+		consumed: r.Body == nil || r.Body == http.NoBody}
 	f.ctx, f.cancel = context.WithCancelCause(r.Context())
 	defer f.cancel(nil)
 	defer f.land()

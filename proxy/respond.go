@@ -29,7 +29,7 @@ func (f *flight) respond(answer *http.Response) error {
 		return f.badAnswer(fmt.Errorf("status %d", answer.StatusCode))
 	}
 	bodiless := f.r.Method == http.MethodHead || answer.StatusCode == http.StatusNoContent || answer.StatusCode == http.StatusNotModified
-	if bodiless && !f.streaming {
+	if bodiless && !f.asksModel() {
 		f.beginAnswer(answer, answer.ContentLength)
 		return nil
 	}
@@ -361,9 +361,6 @@ func (f *flight) patience() {
 
 // tell says to the client why the call was refused or broke off, as far as it can still be told.
 func (f *flight) tell(err error) {
-	if access.CodeOf(err) == access.CodeCanceled && f.r.Context().Err() != nil {
-		return
-	}
 	f.patience()
 	switch {
 	case f.answering && f.streaming:

@@ -61,6 +61,7 @@ type options struct {
 	exchange func(http.ResponseWriter, *http.Request, string)
 	now      func() time.Time
 	raw      http.Handler // stands in the model's place
+	base     string       // of the upstream in the model's place
 }
 
 // clock is a time that a test moves.
@@ -131,6 +132,9 @@ func (w *world) connections(o *options) []proxy.Connection {
 	base := model.URL()
 	if o.raw != nil {
 		base = w.upstream(o.raw)
+	}
+	if o.base != "" {
+		base = o.base
 	}
 	list := []proxy.Connection{w.connection("anthropic", proxy.KindAnthropic, base, "x-api-key", "", model.Key())}
 	if o.upstream != nil {
