@@ -23,9 +23,21 @@ type jwt struct {
 	kid     string // "" where there is none
 }
 
-// parse checks the shape of a token: RFC 7515 section 7.1, strictly. No padding, no white space, no JSON
-// serialization, no encryption; JSON without duplicates.
+// parse checks the shape of a token, RFC 7515 section 7.1, strictly, and that its payload is a set of claims.
 func parse(raw string) (*jwt, error) {
+	t, err := parseJWS(raw)
+	if err != nil {
+		return nil, err
+	}
+	if t.claims, err = decodeObject(t.payload); err != nil {
+		return nil, refuse(reasonMalformed, "payload: %w", err)
+	}
+	return t, nil
+}
+
+// parseJWS takes a JWS in compact form apart, whatever it signs. No padding, no white space, no JSON serialization, no
+// encryption; JSON without duplicates.
+func parseJWS(raw string) (*jwt, error) {
 	if len(raw) > maxToken {
 		return nil, refuse(reasonMalformed, "%d bytes, more than %d", len(raw), maxToken)
 	}
@@ -44,11 +56,7 @@ func parse(raw string) (*jwt, error) {
 	if err != nil {
 		return nil, refuse(reasonMalformed, "header: %w", err)
 	}
-	claims, err := decodeObject(decoded[1])
-	if err != nil {
-		return nil, refuse(reasonMalformed, "payload: %w", err)
-	}
-	t := &jwt{raw: raw, signed: parts[0] + "." + parts[1], payload: decoded[1], claims: claims}
+	t := &jwt{raw: raw, signed: parts[0] + "." + parts[1], payload: decoded[1]}
 	return t, t.readHeader(header)
 }
 

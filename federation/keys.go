@@ -2,10 +2,15 @@ package federation
 
 import (
 	"context"
+	"crypto"
+	"crypto/rsa"
+	_ "crypto/sha256" // PS256
+	_ "crypto/sha512" // PS384 and PS512
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -162,10 +167,32 @@ func (k publicKey) verify(raw, alg string) ([]byte, error) {
 		return nil, refuse(reasonSignature, "%w", err)
 	}
 	payload, err := jws.Verify(k.public)
+	if err == nil {
+		err = k.verifySalt(raw, alg)
+	}
 	if err != nil {
 		return nil, refuse(reasonSignature, "%w", err)
 	}
 	return payload, nil
+}
+
+// verifySalt checks a PSS signature again, with a salt as long as the hash, as RFC 7518 section 3.5 has it: go-jose
+// takes any length, so that one signature would have many forms.
+func (k publicKey) verifySalt(raw, alg string) error {
+	public, isRSA := k.public.(*rsa.PublicKey)
+	bits, isPSS := strings.CutPrefix(alg, "PS")
+	if !isRSA || !isPSS {
+		return nil
+	}
+	hash := map[string]crypto.Hash{"256": crypto.SHA256, "384": crypto.SHA384, "512": crypto.SHA512}[bits]
+	signed, encoded := raw[:strings.LastIndexByte(raw, '.')], raw[strings.LastIndexByte(raw, '.')+1:]
+	signature, err := decodePart(encoded)
+	if err != nil {
+		return err
+	}
+	sum := hash.New()
+	sum.Write([]byte(signed))
+	return rsa.VerifyPSS(public, hash, sum.Sum(nil), signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
 }
 
 // newRemoteKeys returns the source of an issuer's published keys.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 
 	jose "github.com/go-jose/go-jose/v4"
@@ -98,11 +99,41 @@ func parseKey(members map[string]any) (kid string, k publicKey, ok bool) {
 	if err := parsed.UnmarshalJSON(text); err != nil || !parsed.IsPublic() {
 		return "", publicKey{}, false
 	}
-	if public, isRSA := parsed.Key.(*rsa.PublicKey); isRSA && (public.N.BitLen() < minModulus || public.N.BitLen() > maxModulus) {
+	if public, isRSA := parsed.Key.(*rsa.PublicKey); isRSA && !soundRSA(public) {
 		return "", publicKey{}, false
 	}
 	alg, _ := members["alg"].(string)
 	return kid, publicKey{public: parsed.Key, alg: alg}, true
+}
+
+// soundRSA refuses RSA keys whose private half is within reach, or whose checks take too long.
+func soundRSA(public *rsa.PublicKey) bool {
+	size := public.N.BitLen()
+	return size >= minModulus && size <= maxModulus && public.E >= 3 && public.E%2 == 1 && !fromROCA(public.N)
+}
+
+// rocaPrimes tell keys of the flawed generator (CVE-2017-15361) from others, which pass by chance once in 2^27.
+var rocaPrimes = []int64{3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103,
+	107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167}
+
+// fromROCA reports whether a modulus was made by a generator whose primes are k*M + (65537^a mod M), M a product of
+// small primes: then it is a power of 65537 modulo each of those. Such keys can be factored (Nemec and others, "The
+// Return of Coppersmith's Attack", 2017).
+func fromROCA(modulus *big.Int) bool {
+	for _, prime := range rocaPrimes {
+		rest := new(big.Int).Mod(modulus, big.NewInt(prime)).Int64()
+		power := int64(1)
+		for range prime {
+			if power == rest {
+				break
+			}
+			power = power * 65537 % prime
+		}
+		if power != rest {
+			return false
+		}
+	}
+	return true
 }
 
 func forSignatures(members map[string]any) bool {
