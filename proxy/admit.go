@@ -61,6 +61,7 @@ func (f *flight) refused(d access.Decision) error {
 }
 
 func (f *flight) countDenial(d access.Decision, what string) {
+	f.denied = true
 	f.s.Denied(access.Denial{Time: f.p.c.Now(), Connection: f.call.Connection, Rule: d.Rule,
 		Reason: clip(f.masked(d.Reason), deniedText), What: clip(f.masked(what), deniedText)})
 }

@@ -58,6 +58,7 @@ type flight struct {
 	metered        bool // usage is known
 	upstream       string
 	cred           struct{ name, version string }
+	denied         bool // a denial of this call is counted
 	window         *window
 	deadline       time.Time // of writing, as it was set last
 	unwatch        func()
@@ -241,6 +242,9 @@ func (f *flight) close(err error) {
 	if err != nil {
 		f.tell(err)
 	}
+	if f.noted && !f.denied && access.CodeOf(err) == access.CodeDenied {
+		f.countDenial(access.Decision{Rule: ruleOf(err), Reason: access.PublicText(err)}, f.call.Method+" "+f.call.Path)
+	}
 	if f.window != nil {
 		f.window.close()
 	}
@@ -279,6 +283,13 @@ func (f *flight) settle(err error) access.Counts {
 		output = f.reserved
 	}
 	return f.s.Settle(f.conn.Name, f.reserved, f.usage.InputTokens+f.usage.CacheReadTokens+f.usage.CacheCreationTokens, output)
+}
+
+// ruleOf is what of a grant an error names.
+func ruleOf(err error) string {
+	var e *access.Error
+	errors.As(err, &e)
+	return e.Reason
 }
 
 func unreached(err error) bool {
