@@ -162,6 +162,10 @@ func run(ctx context.Context, args []string, env environment) int {
 		return int(code)
 	}
 	tellError(env, err)
+	return codeFor(err)
+}
+
+func codeFor(err error) int {
 	var usage usageError
 	var no *refused
 	switch {

@@ -34,6 +34,15 @@ func connect(ctx context.Context, o *options, _ []string) error {
 	if o.json() {
 		format = "json"
 	}
+	err := connectAs(ctx, o, format)
+	if err != nil && format == "shell" {
+		// eval of nothing succeeds, and the job would go on without a session.
+		_, _ = fmt.Fprintf(o.env.Stdout, "(exit %d)\n", codeFor(err))
+	}
+	return err
+}
+
+func connectAs(ctx context.Context, o *options, format string) error {
 	if format == "github" && (o.env.get("GITHUB_ENV") == "" || o.env.get("GITHUB_OUTPUT") == "") {
 		return misuse("--format github writes to the files of GITHUB_ENV and GITHUB_OUTPUT, which are not set here")
 	}

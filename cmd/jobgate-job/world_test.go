@@ -311,6 +311,9 @@ func (w *world) only() api.SessionView {
 func nothingIn(t *testing.T, dir string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && d.Name() == "ci-templates" {
+			return fs.SkipDir
+		}
 		if err == nil && strings.HasPrefix(d.Name(), "jobgate-") {
 			t.Errorf("%s is left behind", path)
 		}

@@ -1,0 +1,136 @@
+package main_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/jobgate/jobgate/internal/testkit"
+)
+
+// script is a run of jobgate-connect.sh under a shell.
+func (w *world) script(shell string, env map[string]string, args ...string) *exec.Cmd {
+	w.t.Helper()
+	path, err := filepath.Abs("../../ci-templates/jobgate-connect.sh")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	cmd := w.program(env)
+	cmd.Path, cmd.Args = shell, append([]string{shell, path}, args...)
+	return cmd
+}
+
+// shells are those of this machine.
+func shells(t *testing.T) []string {
+	t.Helper()
+	needs(t, "curl", "apt-get install curl")
+	var found []string
+	for _, name := range []string{"dash", "bash", "sh", "busybox"} {
+		if path, err := exec.LookPath(name); err == nil && name != "busybox" {
+			found = append(found, path)
+		}
+	}
+	return found
+}
+
+// TestScript lives a job with jobgate-connect.sh: connect, a call, close.
+func TestScript(t *testing.T) {
+	w := newWorld(t, worldConfig{script: testkit.ScriptSay("hello")})
+	for i, shell := range shells(t) {
+		t.Run(filepath.Base(shell), func(t *testing.T) {
+			dir := t.TempDir()
+			job := string(rune('1' + i))
+			env := map[string]string{"TOKEN": w.gitlabToken(map[string]any{"job_id": job}), "JOBGATE_STATE": filepath.Join(dir, "a b", "state"),
+				"JOBGATE_MAPPING": "agents-gitlab", "JOBGATE_SCOPE": "anthropic"}
+			got := finish(t, w.script(shell, env, "connect", "--token-env", "TOKEN"))
+			if got.code != 0 {
+				t.Fatalf("connect = %d:\n%s", got.code, got.stderr)
+			}
+			noToken(t, "the output", got.stdout+got.stderr)
+			sh := w.program(env)
+			sh.Path, sh.Args = shell, []string{shell, "-c", `eval "$1"; ` + call + `; echo " ${TOKEN-unset} $ANTHROPIC_FEDERATION_RULE_ID $(stat -c %a "$JOBGATE_TOKEN_FILE")"`, "x", got.stdout}
+			if ran := finish(t, sh); ran.stdout != "200 unset agents-gitlab 600\n" {
+				t.Fatalf("the call: %q\n%s", ran.stdout, ran.stderr)
+			}
+			end := finish(t, w.script(shell, env, "close"))
+			if end.code != 0 || !strings.Contains(end.stderr, "1 calls, 0 refused") {
+				t.Errorf("close = %d:\n%s", end.code, end.stderr)
+			}
+			nothingIn(t, dir)
+		})
+	}
+	for _, s := range w.sessions() {
+		if s.EndReason != "closed" {
+			t.Errorf("session %s is %s (%s), want closed", s.ID, s.State, s.EndReason)
+		}
+	}
+}
+
+func TestScriptRefusals(t *testing.T) {
+	w := newWorld(t, worldConfig{})
+	shell := shells(t)[0]
+	good := w.gitlabToken(nil)
+	for _, c := range []struct {
+		name string
+		env  map[string]string
+		args []string
+		code int
+		says string
+	}{
+		{"no command", nil, nil, 2, "usage"},
+		{"no token", nil, []string{"connect"}, 1, "id_tokens"},
+		{"a name that is code", nil, []string{"connect", "--token-env", "A;touch x"}, 2, "name of a variable"},
+		{"a token that is configuration", map[string]string{"JOBGATE_ID_TOKEN": "a\"\noutput = \"x"}, []string{"connect"}, 1, "no OIDC token"},
+		{"a URL that is configuration", map[string]string{"JOBGATE_URL": "https://x\" -o y"}, []string{"connect"}, 2, "JOBGATE_URL"},
+		{"plain http", map[string]string{"JOBGATE_URL": "http://jobgate.example.com"}, []string{"connect"}, 2, "https://"},
+		{"plain http with a name like loopback", map[string]string{"JOBGATE_URL": "http://127.0.0.1.example.com"}, []string{"connect"}, 2, "https://"},
+		{"shadow", map[string]string{"JOBGATE_ID_TOKEN": good, "ANTHROPIC_API_KEY": "sk-ant-1"}, []string{"connect"}, 1, "ANTHROPIC_API_KEY"},
+		{"another's token", map[string]string{"JOBGATE_ID_TOKEN": w.gitlabToken(map[string]any{"project_id": "21", "job_project_id": "21", "namespace_id": "72"})}, []string{"connect"}, 3, "invalid_target"},
+		{"a wrong mapping", map[string]string{"JOBGATE_ID_TOKEN": good, "JOBGATE_MAPPING": "nobodys"}, []string{"connect"}, 3, "refused the exchange"},
+		{"nobody there", map[string]string{"JOBGATE_ID_TOKEN": good, "JOBGATE_URL": "http://127.0.0.1:1"}, []string{"connect"}, 1, "cannot reach"},
+		{"no server of ours", map[string]string{"JOBGATE_ID_TOKEN": good, "JOBGATE_URL": w.model.URL()}, []string{"connect"}, 1, "without an OAuth error"},
+		{"close without connect", nil, []string{"close"}, 1, "JOBGATE_STATE"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			env := map[string]string{"JOBGATE_URL": w.url}
+			for k, v := range c.env {
+				env[k] = v
+			}
+			cmd := w.script(shell, env, c.args...)
+			got := finish(t, cmd)
+			if got.code != c.code || !strings.Contains(got.stderr, c.says) {
+				t.Errorf("exit %d, want %d and %q in:\n%s", got.code, c.code, c.says, got.stderr)
+			}
+			noToken(t, "the output", got.stdout+got.stderr)
+			if left, _ := os.ReadDir(cmd.Dir); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+			if strings.HasPrefix(c.name, "no command") || c.name == "close without connect" {
+				return
+			}
+			// What it printed must not let a job go on.
+			if code := finish(t, exec.Command(shell, "-c", `set -e; eval "$1"; true`, "x", got.stdout)).code; code != c.code {
+				t.Errorf("eval of what it printed gives %d, want %d: %q", code, c.code, got.stdout)
+			}
+		})
+	}
+}
+
+// TestScriptDenied has a refused call make close fail, or warn.
+func TestScriptDenied(t *testing.T) {
+	w := newWorld(t, worldConfig{})
+	shell := shells(t)[0]
+	for onDenial, want := range map[string]int{"fail": 3, "warn": 0} {
+		env := map[string]string{"JOBGATE_ID_TOKEN": w.gitlabToken(map[string]any{"job_id": "9" + onDenial}), "JOBGATE_STATE": filepath.Join(t.TempDir(), "state"), "JOBGATE_ON_DENIAL": onDenial}
+		got := finish(t, w.script(shell, env, "connect"))
+		sh := w.program(env)
+		sh.Path, sh.Args = shell, []string{shell, "-c", got.stdout + `curl -sS -o /dev/null -H "x-api-key: $(cat "$JOBGATE_TOKEN_FILE")" "$ANTHROPIC_BASE_URL/v1/files"`}
+		finish(t, sh)
+		end := finish(t, w.script(shell, env, "close"))
+		if end.code != want || !strings.Contains(end.stderr, "1 refused") {
+			t.Errorf("%s: close = %d, want %d:\n%s", onDenial, end.code, want, end.stderr)
+		}
+	}
+}
