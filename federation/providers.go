@@ -15,7 +15,7 @@ type claimType uint8
 
 const (
 	typeText    claimType = iota + 1
-	typeDigits            // a string of digits: an id
+	typeDigits            // a string of digits, or an empty one: an id
 	typeRef               // a string: a full git ref, such as refs/heads/main
 	typeBoolean           // true or false, not "true"
 	typeInteger           // a JSON number
@@ -195,11 +195,15 @@ func (p *provider) checkKind(c access.Claims) error {
 func (p *provider) keyOf(c access.Claims) (access.JobKey, error) {
 	var parts []string
 	for _, part := range p.jobKey {
-		value, ok := keyText(nested(c, part.path))
+		found, name := nested(c, part.path), strings.Join(part.path, "/")
+		value, ok := keyText(found)
+		if _, isText := found.(string); ok && len(part.path) > 1 && !isText { // the schema does not reach into objects
+			return "", refuse(reasonType, "%s is no string", name)
+		}
 		if ok {
-			parts = append(parts, strings.Join(part.path, "/")+"="+url.QueryEscape(value))
+			parts = append(parts, name+"="+url.QueryEscape(value))
 		} else if !part.optional {
-			return "", refuse(reasonMissing, "%s", strings.Join(part.path, "/"))
+			return "", refuse(reasonMissing, "%s", name)
 		}
 	}
 	return access.JobKey(strings.Join(parts, ";")), nil
@@ -236,8 +240,12 @@ func (t claimType) admits(value any) bool {
 	}
 	ok := false
 	switch t &^ nullable {
-	case typeText, typeDigits, typeRef:
+	case typeText, typeRef:
 		_, ok = value.(string)
+	case typeDigits:
+		var s string
+		s, ok = value.(string)
+		ok = ok && (s == "" || onlyDigits.MatchString(s))
 	case typeBoolean:
 		_, ok = value.(bool)
 	case typeInteger:
