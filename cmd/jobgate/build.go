@@ -41,6 +41,7 @@ func buildConfig(c *config, env environment, log *slog.Logger) (*built, error) {
 	found := &problems{file: c.file}
 	b := &built{config: c, kinds: make(map[string]string)}
 	b.checkListeners(found)
+	b.checkChoices(found)
 	if b.buildIssuers(found) {
 		b.buildVerifier(found, log)
 	}
@@ -84,6 +85,17 @@ func (b *built) checkListeners(found *problems) {
 	}
 	if c.Control.Listen != "" && c.Control.Listen == c.Listen {
 		c.problem(found, "control.listen", errors.New("the people's side needs a listener of its own, another than listen"))
+	}
+}
+
+// checkChoices checks values that stand for themselves.
+func (b *built) checkChoices(found *problems) {
+	c := b.config
+	if c.Archive.SpoolMax < 0 {
+		c.problem(found, "archive.spool_max_bytes", fmt.Errorf("%d is negative; leave it out for 4 GiB", c.Archive.SpoolMax))
+	}
+	if c.Archive.PartAge < 0 {
+		c.problem(found, "archive.part_age", errors.New("it is negative; leave it out for 10m"))
 	}
 	switch c.Log.Format {
 	case "text", "json":
