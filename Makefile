@@ -21,6 +21,9 @@ BENCH ?= .
 FUZZTIME ?= 1m
 
 clients := internal/testkit/clients
+gitlab := internal/testkit/gitlab
+# Files that npm ci leaves behind in each.
+fetched := $(clients)/node_modules/.package-lock.json $(gitlab)/node_modules/.package-lock.json
 bin := $(CURDIR)/.cache/bin
 act := .cache/act-$(ACT_VERSION)
 staticcheck := .cache/staticcheck-$(STATICCHECK_VERSION)
@@ -32,21 +35,21 @@ actionlint := .cache/actionlint-$(ACTIONLINT_VERSION)
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## bin/jobgate, one static file
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/jobgate ./cmd/jobgate
+build: ## bin/jobgate and bin/jobgate-job, each one static file
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/jobgate ./cmd/jobgate-job
 
 demo: build ## the whole story on this machine, no accounts needed
 	@bin/jobgate demo
 
-test: test-go test-actions ## all tests; gets the real clients that they run
+test: test-go test-actions ## all tests; gets the real clients and CI runtimes that they run
 
-test-go: need-gcc $(clients)/node_modules/.package-lock.json $(act) ## the Go tests, with the race detector
+test-go: need-programs $(fetched) $(act) ## the Go tests, with the race detector
 	CGO_ENABLED=1 $(GO) test -race $(TESTFLAGS) ./...
 
 test-actions: need-node ## the tests of the GitHub step
 	node --test --test-reporter=$(NODE_REPORTER) actions/connect/test/*.test.js
 
-tools: $(clients)/node_modules/.package-lock.json $(act) $(staticcheck) $(actionlint) ## fetch what tests and lint need
+tools: $(fetched) $(act) $(staticcheck) $(actionlint) ## fetch what tests and lint need
 	$(GO) mod download
 
 lint: $(staticcheck) $(actionlint) ## gofmt, go vet, staticcheck, actionlint
@@ -54,6 +57,7 @@ lint: $(staticcheck) $(actionlint) ## gofmt, go vet, staticcheck, actionlint
 		test -z "$$bad" || { echo "gofmt would change these files; run gofmt -w on them:"; echo "$$bad"; exit 1; }
 	$(GO) vet ./...
 	$(bin)/staticcheck ./...
+	sh -n ci-templates/*.sh
 	$(bin)/actionlint -shellcheck= -pyflakes= $(newer_inputs) $(clients)/act/*.yml docs/workflows/*.yml
 
 bench: ## the benchmarks; BENCH=Proxy runs some of them
@@ -63,18 +67,20 @@ fuzz: ## every fuzz target for a minute; FUZZTIME=10s for less
 	FUZZTIME=$(FUZZTIME) GO=$(GO) .ci/fuzz
 
 clean: ## remove what was built and fetched
-	rm -rf bin .cache $(clients)/node_modules
+	rm -rf bin .cache $(clients)/node_modules $(gitlab)/node_modules
 
 # What must be on the machine already.
-.PHONY: need-gcc need-node
-need-gcc:
-	@command -v "$$($(GO) env CC)" >/dev/null || { echo "make test needs a C compiler for the race detector: apt-get install gcc libc6-dev" >&2; exit 1; }
+.PHONY: need-programs need-node
+need-programs: need-node
+	@command -v "$$($(GO) env CC)" >/dev/null || { echo "the race detector needs a C compiler: apt-get install gcc libc6-dev" >&2; exit 1; }
+	@for program in git curl rsync; do \
+		command -v $$program >/dev/null || { echo "the tests of the CI runtimes need $$program: apt-get install $$program" >&2; exit 1; }; done
 
 need-node:
-	@command -v node >/dev/null && command -v $(NPM) >/dev/null || { echo "make test needs Node.js 20 or later with npm: apt-get install nodejs npm" >&2; exit 1; }
+	@command -v node >/dev/null && command -v $(NPM) >/dev/null || { echo "the tests need Node.js 20 or later with npm: apt-get install nodejs npm" >&2; exit 1; }
 
-$(clients)/node_modules/.package-lock.json: $(clients)/package-lock.json | need-node
-	$(NPM) ci --prefix $(clients)
+%/node_modules/.package-lock.json: %/package-lock.json | need-node
+	$(NPM) ci --prefix $*
 	@touch $@
 
 # A tool's mark carries its version, so that a new version is built.
