@@ -51,7 +51,7 @@ func closeSession(ctx context.Context, o *options, _ []string) error {
 		_ = os.RemoveAll(dir)
 	}
 	_ = os.Remove(o.stateFile) // both lie in the job's own folder, which goes with it
-	if code := report(o, end, st.Session, err); code != exitDone {
+	if code := report(o, o.env.Stdout, end, st.Session, err); code != exitDone {
 		return exitError(code)
 	}
 	return nil

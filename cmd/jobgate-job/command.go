@@ -250,11 +250,13 @@ func showVersion(_ context.Context, o *options, _ []string) error {
 	return err
 }
 
-func (o *options) printJSON(v any) error {
+func (o *options) printJSON(v any) error { return writeJSON(o.env.Stdout, v) }
+
+func writeJSON(w io.Writer, v any) error {
 	raw, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
 	}
-	_, err = o.env.Stdout.Write(append(raw, '\n'))
+	_, err = w.Write(append(raw, '\n'))
 	return err
 }

@@ -199,7 +199,7 @@ func finish(ctx context.Context, o *options, s *session, code int) error {
 	defer cancel()
 	s.jobgate.patience = closing / 2
 	told, err := s.end(ctx)
-	verdict := report(o, told, s.answer.SessionID, err)
+	verdict := report(o, o.env.Stderr, told, s.answer.SessionID, err)
 	if code == exitDone {
 		code = verdict
 	}

@@ -274,7 +274,8 @@ func renewalLog(name string) func(string, ...any) {
 
 // stopRenewal ends the process with this id, if it is still the one that connect started.
 func stopRenewal(pid int) {
-	if line := commandLine(pid); pid > 1 && strings.HasSuffix(line, " renew") && strings.Contains(line, "jobgate-job") {
-		_ = terminate(pid) // it may have ended by itself
+	self, err := os.Executable()
+	if err == nil && pid > 1 && commandLine(pid) == self+" renew" {
+		_ = terminate(pid) // it may have ended by itself; where it cannot be found, it ends when the token file is gone
 	}
 }

@@ -57,7 +57,8 @@ func open(ctx context.Context, o *options, parent string) (*session, error) {
 		opened.mapping = o.mapping
 	}
 	if err := opened.settle(o, parent); err != nil {
-		opened.abandon(ctx)
+		// The session stays open: closing it is for good, and a better try of the same job may join it.
+		opened.clear()
 		return nil, err
 	}
 	return opened, nil
@@ -100,10 +101,6 @@ func (s *session) settle(o *options, parent string) error {
 	s.vars = variables(s.answer, chosen, s.mapping, s.file, cache)
 	return nil
 }
-
-// abandon leaves a session that could not be put to use. It is not closed: that would be for good, and a better try of the
-// same job may join it.
-func (s *session) abandon(context.Context) { s.clear() }
 
 // clear removes the session's folder.
 func (s *session) clear() {

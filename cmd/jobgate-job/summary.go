@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -9,14 +10,14 @@ import (
 	"github.com/jobgate/jobgate/internal/api"
 )
 
-// report tells what a session did, and returns what that means for the exit code. No job in which something was refused,
-// or of which that cannot be told, is silently green.
-func report(o *options, end told, session string, failed error) int {
+// report tells what a session did, as JSON on w where that is asked for, and returns what that means for the exit code. No
+// job in which something was refused, or of which that cannot be told, is silently green.
+func report(o *options, w io.Writer, end told, session string, failed error) int {
 	switch {
 	case failed != nil:
 		tellError(o.env, fmt.Errorf("what session %s did is not known: %w", session, failed))
 	case o.json():
-		_ = o.printJSON(end.info)
+		_ = writeJSON(w, end.info) // the job's log is gone
 	default:
 		for _, line := range lines(end) {
 			o.env.say("%s", line)

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+func checkShadows(env environment) []finding {
+	if found := foundShadows(env); len(found) > 0 {
+		return []finding{{"shadows", fail, strings.Join(found, ", ") + " stands in the environment: Claude clients prefer it, silently, to a session", "take it out of the job's variables"}}
+	}
+	return []finding{{"shadows", ok, "nothing that a Claude client would prefer to a session", ""}}
+}
+
+// deletable are variables that hold a long-lived credential which a connection of Jobgate can hold in the job's place.
+// Names that end in _API_KEY are taken for one, too.
+func deletable() []string {
+	return []string{"AWS_SECRET_ACCESS_KEY", "AZURE_CLIENT_SECRET", "GOOGLE_CREDENTIALS", "HF_TOKEN", "REPLICATE_API_TOKEN", "SLACK_BOT_TOKEN",
+		"DATADOG_APP_KEY", "SENTRY_AUTH_TOKEN", "NPM_TOKEN", "PYPI_TOKEN", "SNYK_TOKEN", "SONAR_TOKEN", "CLOUDFLARE_API_TOKEN", "PULUMI_ACCESS_TOKEN"}
+}
+
+func checkDeletable(env environment) []finding {
+	var found []string
+	for _, pair := range env.Vars {
+		name, value, _ := strings.Cut(pair, "=")
+		if value != "" && name != "ANTHROPIC_API_KEY" && (strings.HasSuffix(name, "_API_KEY") || slices.Contains(deletable(), name)) {
+			found = append(found, name)
+		}
+	}
+	slices.Sort(found)
+	if len(found) == 0 {
+		return []finding{{"secrets", ok, "no long-lived credential is known by its name here", ""}}
+	}
+	return []finding{{"secrets", warn, "the job holds " + strings.Join(found, ", "),
+		"give the service a connection in Jobgate, whose credential the job never sees, and delete the secret from the CI provider"}}
+}
+
+// checkToken gets a token of the job, which opens nothing yet. Its claims are read, not verified.
+func checkToken(ctx context.Context, o *options) (*source, []finding) {
+	s, err := newSource(o)
+	if err != nil {
+		return nil, []finding{{"provider", fail, err.Error(), ""}}
+	}
+	out := []finding{{"provider", ok, s.provider.name + ": a token comes from " + s.place(), ""}}
+	token, err := s.token(ctx)
+	if err != nil {
+		return nil, append(out, finding{"token", fail, err.Error(), s.provider.help})
+	}
+	c, readable := readClaims(token.Reveal())
+	if !readable {
+		return nil, append(out, finding{"token", fail, "the token's payload cannot be read", s.provider.help})
+	}
+	left := time.Until(c.expires()).Round(time.Second)
+	text := fmt.Sprintf("issuer %s, audience %s, good for %s", visible(c.Issuer, 200), visible(strings.Join(c.audiences(), ", "), 300), left)
+	switch {
+	case left <= 0:
+		out = append(out, finding{"token", fail, text, "the token has expired, or this machine's clock is wrong"})
+	case !slices.Equal(c.audiences(), []string{o.url}) && s.provider.from.http != nil && s.provider.from.http.audience == "":
+		out = append(out, finding{"token", warn, text, s.provider.name + " has one fixed audience: the issuer must say shared_audience: true in Jobgate's configuration"})
+	case !slices.Equal(c.audiences(), []string{o.url}):
+		out = append(out, finding{"token", warn, text, "Jobgate takes tokens whose only audience is " + o.url + ", unless its issuer says shared_audience: true"})
+	default:
+		out = append(out, finding{"token", ok, text, ""})
+	}
+	return s, append(out, checkFresh(s))
+}
+
+func checkFresh(s *source) finding {
+	if s.provider.fresh != once {
+		return finding{"renewal", ok, "fresh tokens can be had while the job runs: they renew the session's lease", ""}
+	}
+	return finding{"renewal", warn, s.provider.name + " gives a job one token: nothing in the job can renew the session's lease",
+		"make the mapping's lease as long as its window, or let Jobgate ask the provider whether the job runs"}
+}
+
+// checkExchange opens the job's session. It is not closed: that would be for good, and the job could open no other.
+func checkExchange(ctx context.Context, o *options, s *source) []finding {
+	if !o.exchange {
+		return []finding{{"exchange", skipped, "not tried; --exchange does, and opens the job's session", ""}}
+	}
+	j, err := newJobgate(o)
+	if err != nil {
+		return []finding{{"exchange", fail, err.Error(), ""}}
+	}
+	j.patience = 0
+	answer, err := j.open(ctx, s, o.mapping, o.scope)
+	if err != nil {
+		return []finding{{"exchange", fail, err.Error(), "what the server's operator needs is the exchange id; jobgate explain shows which condition failed"}}
+	}
+	names := make([]string, 0, len(answer.Connections))
+	for _, c := range answer.Connections {
+		names = append(names, c.Name)
+	}
+	f := finding{"exchange", ok, fmt.Sprintf("session %s is open under mapping %s, for %s", answer.SessionID, answer.Mapping, strings.Join(names, ", ")),
+		"it stays open: connect and exec of this job join it"}
+	if s.provider.fresh == once {
+		f.Status, f.Do = warn, "the job's one token is spent now: connect and exec of this job will be refused as replayed. Try this in a job of its own"
+	}
+	return []finding{f}
+}
