@@ -62,6 +62,7 @@ type options struct {
 	now      func() time.Time
 	raw      http.Handler // stands in the model's place
 	base     string       // of the upstream in the model's place
+	recorder proxy.Recorder
 }
 
 // clock is a time that a test moves.
@@ -103,10 +104,19 @@ func newWorld(t testing.TB, o options) *world {
 		}
 	}
 	w.ended = make(chan proxy.Ended, 8192)
+	tell := func(e proxy.Ended) {
+		select {
+		case w.ended <- e:
+		default: // a benchmark, which does not listen
+		}
+	}
 	cfg := proxy.Config{
 		Connections: connections, Sessions: w.sessions, Recorder: w.record, Approver: w.people, Maskers: maskers, Exchange: o.exchange,
 		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: o.log})), Limits: o.limits, Now: o.now,
-		Observe: func(e proxy.Ended) { w.ended <- e },
+		Observe: tell,
+	}
+	if o.recorder != nil {
+		cfg.Recorder = o.recorder
 	}
 	if o.noPeople {
 		cfg.Approver = nil
