@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/base64"
 	"sync"
 	"unicode/utf8"
@@ -72,11 +73,10 @@ func (b *bodies) forget(session string) {
 // is UTF-8.
 func common(a, b []byte) (prefix, suffix int) {
 	n := min(len(a), len(b))
-	for prefix+8 <= n && string(a[prefix:prefix+8]) == string(b[prefix:prefix+8]) {
-		prefix += 8
-	}
-	for prefix < n && a[prefix] == b[prefix] {
-		prefix++
+	for step := 4096; step > 0; step /= 8 { // whole blocks are compared faster than bytes
+		for prefix+step <= n && bytes.Equal(a[prefix:prefix+step], b[prefix:prefix+step]) {
+			prefix += step
+		}
 	}
 	for prefix > 0 && prefix < len(b) && !utf8.RuneStart(b[prefix]) {
 		prefix--

@@ -44,7 +44,7 @@ func TestModelFaults(t *testing.T) {
 		{"big header", testkit.Fault{Kind: testkit.FaultBigHeader, After: 1 << 20}, true, 502, "api_error", "upstream_error"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, options{limits: proxy.Bounds{Idle: 60 * time.Millisecond}})
+			w := newWorld(t, options{limits: proxy.Bounds{Idle: 400 * time.Millisecond}})
 			w.model.SetScript(func(testkit.Request) testkit.Response { return testkit.Response{Blocks: say, Fault: c.fault} })
 			resp := w.call("POST", "/anthropic/v1/messages", message(c.stream, ""))
 			body := read(t, resp)

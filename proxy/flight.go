@@ -329,20 +329,16 @@ func (f *flight) detail(err error) string {
 	if err == nil {
 		return ""
 	}
-	out, _ := f.masks.Full.Mask(nil, []byte(access.PublicText(err)))
-	return string(out)
+	return f.masked(access.PublicText(err))
 }
 
 func (f *flight) report(reason string, err error) {
 	ended := Ended{Reason: reason, Status: f.status, Duration: f.p.c.Now().Sub(f.started)}
-	log := f.p.c.Log.With("reason", reason)
 	if f.conn != nil {
 		ended.Connection, ended.Kind = f.conn.Name, f.conn.Kind
-		log = log.With("connection", f.conn.Name)
 	}
 	if f.s != nil {
 		ended.Mapping = f.s.Mapping
-		log = log.With("session", f.s.ID, "call", f.call.ID, "mapping", f.s.Mapping)
 	}
 	if f.p.c.Observe != nil {
 		f.p.c.Observe(ended)
@@ -351,22 +347,22 @@ func (f *flight) report(reason string, err error) {
 	if err != nil {
 		level = slog.LevelInfo
 	}
-	if !log.Enabled(f.ctx, level) {
+	if !f.p.c.Log.Enabled(f.ctx, level) {
 		return
 	}
-	attrs := []any{"status", f.status, "duration_ms", ended.Duration.Milliseconds()}
+	attrs := []any{"reason", reason, "connection", ended.Connection, "status", f.status, "duration_ms", ended.Duration.Milliseconds()}
+	if f.s != nil {
+		attrs = append(attrs, "session", f.s.ID, "call", f.call.ID, "mapping", f.s.Mapping)
+	}
 	if err != nil {
 		attrs = append(attrs, "code", string(access.CodeOf(err)))
-		if f.s != nil {
-			attrs = append(attrs, "detail", f.detail(err), "cause", f.hide(err))
-		}
 	}
-	log.Log(context.WithoutCancel(f.ctx), level, "call ended", attrs...)
+	if err != nil && f.s != nil {
+		attrs = append(attrs, "detail", f.detail(err), "cause", f.hide(err))
+	}
+	f.p.c.Log.Log(context.WithoutCancel(f.ctx), level, "call ended", attrs...)
 }
 
 // hide is an error's whole text for the operator's log, without what must not be there: causes quote what came from
 // outside.
-func (f *flight) hide(err error) string {
-	out, _ := f.masks.Full.Mask(nil, []byte(err.Error()))
-	return string(out)
-}
+func (f *flight) hide(err error) string { return f.masked(err.Error()) }

@@ -153,6 +153,7 @@ func (f *flight) respondWhole(answer *http.Response) error {
 
 func (f *flight) readAnswer(body io.Reader) ([]byte, error) {
 	var buf bytes.Buffer
+	buf.Grow(4 << 10)
 	if _, err := io.Copy(&buf, io.LimitReader(body, f.p.c.Limits.Answer+1)); err != nil {
 		return nil, f.broken(err)
 	}

@@ -207,8 +207,7 @@ func TestPeopleDecideOnToolUses(t *testing.T) {
 	} {
 		for _, stream := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s/stream=%t", c.name, stream), func(t *testing.T) {
-				// the upstream is silent for longer than it may while people think: that is not its fault
-				w := newWorld(t, options{policy: toolRules(access.Tell, askBash), model: askingModel(), limits: proxy.Bounds{Ping: 2 * time.Millisecond, Idle: 20 * time.Millisecond}})
+				w := newWorld(t, options{policy: toolRules(access.Tell, askBash), model: askingModel(), limits: quick})
 				got := make(chan string, 1)
 				pings := make(chan struct{}, 1000)
 				go func() {
@@ -232,11 +231,13 @@ func TestPeopleDecideOnToolUses(t *testing.T) {
 					t.Errorf("asked %+v", asked)
 				}
 				if stream {
-					for range 30 { // one stands in every answer of the model
-						<-pings
+					for range 4 { // one stands in every answer of the model
+						select {
+						case <-pings:
+						case body := <-got:
+							t.Fatalf("the stream ends while people think: %s", body)
+						}
 					}
-				} else {
-					<-time.After(60 * time.Millisecond)
 				}
 				if c.change != nil {
 					c.change(w)
@@ -259,6 +260,18 @@ func TestPeopleDecideOnToolUses(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// While people think, nobody reads the upstream: that is not its silence.
+func TestPeopleMayThinkForLongerThanAnUpstreamMayBeSilent(t *testing.T) {
+	w := newWorld(t, options{policy: toolRules(access.Tell, askBash), model: askingModel(), limits: proxy.Bounds{Idle: 300 * time.Millisecond}})
+	w.people.answer = func(_ context.Context, a access.Approval) (access.Approval, error) {
+		<-time.After(500 * time.Millisecond)
+		return a.Settle(vote(access.Approved))
+	}
+	if body := read(t, w.call("POST", "/anthropic/v1/messages", message(true, ""))); !strings.Contains(body, "message_stop") {
+		t.Errorf("the stream is %s", body)
 	}
 }
 
