@@ -87,6 +87,10 @@ type worldConfig struct {
 	pacing  testkit.Pacing
 	match   string // of the mapping
 	extra   string // further top-level lines
+
+	connections string // further entries
+	grants      string // further ones of the mapping
+	mappings    string // further entries
 }
 
 func newWorld(t testing.TB, c worldConfig) *world {
@@ -123,6 +127,7 @@ connections:
     kind: anthropic
     upstream: %[5]s
     credential: {header: x-api-key, value: "env:MODEL_KEY"}
+%[14]s
 approvals:
   slack: {bot_token: "env:SLACK_TOKEN", signing_secret: "env:SLACK_SECRET", channel: %[6]s, api_url: "%[7]s"}
   groups: {sre: {emails: [ana@example.com]}}
@@ -138,7 +143,9 @@ mappings:
         on_deny: %[11]s
         limits: {%[12]s}
         rules: %[13]s
-`, jobs, control, w.folder, w.issuer.URL(), w.model.URL(), w.slack.Channel(), w.slack.APIURL(), c.extra, c.match, c.mapping, orDefault(c.onDeny, "tell"), c.limits, c.rules)
+%[15]s
+%[16]s
+`, jobs, control, w.folder, w.issuer.URL(), w.model.URL(), w.slack.Channel(), w.slack.APIURL(), c.extra, c.match, c.mapping, orDefault(c.onDeny, "tell"), c.limits, c.rules, c.connections, c.grants, c.mappings)
 	w.writeConfig(w.config)
 	w.slack.SetInteractionsURL("http://" + control + "/hooks/slack/interactions")
 	w.start()
