@@ -213,14 +213,12 @@ func (x *Exchange) openOrRenew(ctx context.Context, a *attempt, m *mappingInForc
 
 // live asks the provider whether the job still runs.
 func (x *Exchange) live(ctx context.Context, id access.Identity, m *mappingInForce, entry *sessionEntry) error {
-	asking, cancel := context.WithTimeout(ctx, livenessWait)
-	defer cancel()
-	state, err := x.c.Liveness.JobEnded(asking, id)
+	state, err := x.ask(ctx, id)
+	if err == nil && entry != nil && (state == LiveEnded || state == LiveSuperseded) {
+		x.c.Sessions.end(ctx, ending{entry, access.EndJob, id.Provider})
+	}
 	switch {
 	case err == nil && state == LiveEnded:
-		if entry != nil {
-			x.c.Sessions.end(ctx, ending{entry, access.EndJob, id.Provider})
-		}
 		return refusal(access.CodeGrant, "job_ended", "the CI provider reports that the job is over")
 	case err == nil && state == LiveSuperseded:
 		return refusal(access.CodeGrant, "stale_attempt", "the token is of an attempt after which another was started")
@@ -233,6 +231,16 @@ func (x *Exchange) live(ctx context.Context, id access.Identity, m *mappingInFor
 		out.Code = access.CodeUnavailable
 	}
 	return out
+}
+
+// ask returns what the provider said before, where that was the job's end, or what it says now.
+func (x *Exchange) ask(ctx context.Context, id access.Identity) (LiveState, error) {
+	if x.c.Sessions.toldOver(id) {
+		return LiveEnded, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, livenessWait)
+	defer cancel()
+	return x.c.Liveness.JobEnded(ctx, id)
 }
 
 // open writes a session down, registers it, and looks once more whether its mapping still says so: a deletion that
@@ -263,8 +271,11 @@ func (x *Exchange) open(ctx context.Context, a *attempt, m *mappingInForce, id a
 		err = errors.Join(err, x.c.Store.UndoOpening(context.WithoutCancel(ctx), name))
 		return Opened{}, &access.Error{Code: access.CodeUnavailable, Reason: "unrecordable", Public: "the session cannot be recorded", Err: err}
 	}
-	entry := x.c.Sessions.register(&sessionEntry{session: session, row: row})
+	entry := x.c.Sessions.register(&sessionEntry{session: session, row: row, sign: LifeToken})
 	x.c.Sessions.addToken(entry, token, now, nil)
+	if x.c.Sessions.toldOver(id) {
+		x.c.Sessions.end(ctx, ending{entry, access.EndJob, id.Provider})
+	}
 	if err := x.stillInForce(ctx, entry); err != nil {
 		return Opened{}, err
 	}
@@ -303,7 +314,7 @@ func (x *Exchange) renew(ctx context.Context, a *attempt, e *sessionEntry, id ac
 	if err := x.recordJoin(ctx, a, e); err != nil {
 		return Opened{}, err
 	}
-	if _, open := e.session.Renew(now); !open {
+	if !x.c.Sessions.renew(e, LifeToken, now) {
 		return Opened{}, e.session.Usable(now)
 	}
 	x.c.Sessions.addToken(e, token, now, dropped)

@@ -148,6 +148,7 @@ func (s *Sessions) checkpoint(ctx context.Context) {
 	type change struct {
 		entry   *sessionEntry
 		changes uint64
+		asleep  time.Time
 	}
 	var changed []change
 	var usage []access.Usage
@@ -155,7 +156,7 @@ func (s *Sessions) checkpoint(ctx context.Context) {
 		// Read before the counters: a change that comes between is written twice, never missed.
 		n := e.session.Changes()
 		e.mu.Lock()
-		same, tokens := n == e.saved, e.tokens
+		same, tokens, slept := n == e.saved, e.tokens, e.asleep
 		if !same {
 			tokens = append([]*heldToken(nil), tokens...)
 		}
@@ -163,8 +164,13 @@ func (s *Sessions) checkpoint(ctx context.Context) {
 		if same {
 			continue
 		}
-		changed = append(changed, change{e, n})
-		usage = append(usage, usageOf(e.session, tokens))
+		use := usageOf(e.session, tokens)
+		asleep := e.session.Asleep()
+		if !asleep.Equal(slept) {
+			use.Asleep = asleep
+		}
+		changed = append(changed, change{e, n, asleep})
+		usage = append(usage, use)
 	}
 	if len(usage) == 0 {
 		return
@@ -175,7 +181,7 @@ func (s *Sessions) checkpoint(ctx context.Context) {
 	}
 	for _, c := range changed {
 		c.entry.mu.Lock()
-		c.entry.saved = c.changes
+		c.entry.saved, c.entry.asleep = c.changes, c.asleep
 		c.entry.mu.Unlock()
 	}
 }

@@ -72,6 +72,7 @@ type Sessions struct {
 	c      SessionsConfig
 	tokens [shards]tokenShard
 	misses missCache
+	told   toldJobs
 	wake   chan struct{} // to Run: an earlier deadline
 
 	mu    sync.RWMutex // guards all below
@@ -98,10 +99,13 @@ type heldToken struct {
 type sessionEntry struct {
 	session *access.Session
 	row     access.SessionRow // as it was opened or read
+	names   []string          // jobNames
 
 	mu      sync.Mutex // guards all below
 	tokens  []*heldToken
+	sign    LifeSign           // the latest, "" where it was before a restart
 	saved   uint64             // session.Changes() when they were last written down
+	asleep  time.Time          // end of the lease when it was last written down
 	unsaved *access.SessionEnd // an end that the store does not have yet
 	endedBy string
 }
@@ -276,6 +280,7 @@ func (s *Sessions) register(e *sessionEntry) *sessionEntry {
 	if have := s.byID[e.session.ID]; have != nil {
 		return have
 	}
+	e.names, e.asleep = jobNames(e.row.Identity), e.row.Asleep
 	s.byID[e.session.ID], s.byJob[e.row.Key()] = e, e
 	s.dueLocked(e, e.session.Closes())
 	return e

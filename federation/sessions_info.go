@@ -18,6 +18,8 @@ type SessionInfo struct {
 	State access.State
 	// InForce is the revision that rules the next call, 0 for a session that is over.
 	InForce int64
+	// Sign is what kept the session awake last, "" where that was before a restart.
+	Sign LifeSign
 	// Denials are the latest ones, oldest first; in memory only.
 	Denials []access.Denial
 }
@@ -89,6 +91,9 @@ func (e *sessionEntry) info(now time.Time) SessionInfo {
 		info.InForce = e.session.Policy().Revision
 	}
 	_, info.Denials = e.session.Tally()
+	e.mu.Lock()
+	info.Sign = e.sign
+	e.mu.Unlock()
 	return info
 }
 

@@ -211,6 +211,7 @@ func (s *Session) Renew(now time.Time) (time.Time, bool) {
 	if s.asleep.After(s.closes) {
 		s.asleep = s.closes
 	}
+	s.changes.Add(1)
 	return s.asleep, true
 }
 
@@ -382,7 +383,7 @@ func (s *Session) Counts() map[string]Counts {
 	return out
 }
 
-// Changes grows with every change of counters and tally: who writes them down compares it with what it was.
+// Changes grows with every change of counters, tally and lease: who writes them down compares it with what it was.
 func (s *Session) Changes() uint64 { return s.changes.Load() }
 
 // Count changes the tally.

@@ -129,6 +129,8 @@ type Usage struct {
 	Counts  map[string]Counts
 	Tally   Tally
 	Tokens  []TokenUse
+	// Asleep is the end of a lease that was renewed without a token, zero where there is nothing to write.
+	Asleep time.Time
 }
 
 // TokenUse is when a token was last shown.

@@ -48,7 +48,8 @@ type SessionView struct {
 	EndReason string           `json:"end_reason,omitempty"`
 	Usage     map[string]Usage `json:"usage"` // by connection
 	Tally     Tally            `json:"tally"`
-	Archive   string           `json:"archive"` // where its archive lies or will lie
+	Sign      string           `json:"sign_of_life,omitempty"` // the latest: "fresh token", "job API" or "webhook"
+	Archive   string           `json:"archive"`                // where its archive lies or will lie
 	Claims    map[string]any   `json:"claims,omitempty"`
 }
 
@@ -69,6 +70,12 @@ type Tally struct {
 	Denied    int64 `json:"denied"`
 	Expired   int64 `json:"expired"`
 	Cancelled int64 `json:"cancelled"`
+}
+
+// HookResult is the answer to a CI provider's webhook.
+type HookResult struct {
+	Outcome  string `json:"outcome"`  // "ended", "running", "duplicate" or "ignored"
+	Sessions int    `json:"sessions"` // how many were ended, or renewed
 }
 
 // ApprovalView is a question as the admin API shows it. Its texts are masked; who shows them must escape them.

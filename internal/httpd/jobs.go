@@ -46,12 +46,14 @@ type TokenSessions interface {
 	Revoke(ctx context.Context, token string) error
 }
 
-// JobsConfig is what the jobs' side serves. All fields but Ready are required.
+// JobsConfig is what the jobs' side serves. All fields but Hooks and Ready are required.
 type JobsConfig struct {
 	PublicURL string
 	Exchange  Exchange
 	Sessions  TokenSessions
 	Calls     http.Handler
+	// Hooks is nil where no CI provider sends webhooks.
+	Hooks Hooks
 	// Kinds are the connections' kinds by name.
 	Kinds map[string]string
 	// Keys is the archive's public key set.
@@ -79,6 +81,7 @@ func NewJobs(c JobsConfig) *Jobs {
 		g.Header("Cache-Control", "max-age=300")
 		g.Data(http.StatusOK, "application/jwk-set+json", c.Keys)
 	})
+	j.hookRoutes()
 	health(r, c.Ready)
 	return j
 }

@@ -128,11 +128,14 @@ func (t *tx) endSession(e access.SessionEnd) error {
 	return t.saveUsage(access.Usage{Session: e.Session, Counts: e.Counts, Tally: e.Tally})
 }
 
-// SaveUsage writes what sessions have used, and when their tokens were last shown.
+// SaveUsage writes what sessions have used, when their tokens were last shown, and leases that were renewed.
 func (db *DB) SaveUsage(ctx context.Context, usage []access.Usage) error {
 	err := db.writes.do(ctx, func(t *tx) error {
 		for _, u := range usage {
 			if err := t.saveUsage(u); err != nil {
+				return err
+			}
+			if err := t.lengthenLease(u); err != nil {
 				return err
 			}
 			for _, token := range u.Tokens {
@@ -144,6 +147,15 @@ func (db *DB) SaveUsage(ctx context.Context, usage []access.Usage) error {
 		return nil
 	})
 	return failed("save usage", err)
+}
+
+// lengthenLease writes a lease unless a longer one stands there: another writer may have been faster.
+func (t *tx) lengthenLease(u access.Usage) error {
+	if u.Asleep.IsZero() {
+		return nil
+	}
+	_, err := t.exec(`UPDATE sessions SET asleep = ? WHERE id = ? AND ended_at = 0 AND asleep < ?`, nanos(u.Asleep), u.Session, nanos(u.Asleep))
+	return err
 }
 
 func (t *tx) saveUsage(u access.Usage) error {
