@@ -313,3 +313,87 @@ func TestEndsAndChangesAtAnyMoment(t *testing.T) {
 		}
 	}
 }
+
+// The repeat that a client sends after its stream was cut comes on the same connection, and is answered there.
+func TestCutStreamLeavesItsConnectionUsable(t *testing.T) {
+	started := make(chan struct{}, 1)
+	w := newWorld(t, options{limits: proxy.Bounds{Cut: 20 * time.Millisecond}})
+	w.model.SetScript(func(testkit.Request) testkit.Response {
+		return testkit.Response{Blocks: []testkit.Block{testkit.Text{Text: "A story that goes on."}}, Pacing: &testkit.Pacing{Gate: func(e testkit.Event) {
+			if e.N == 5 {
+				started <- struct{}{}
+				<-e.Done
+			}
+		}}}
+	})
+	c, err := net.Dial("tcp", w.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	r := bufio.NewReader(c)
+	send := func(stream bool) *http.Response {
+		body := message(stream, "")
+		_, _ = fmt.Fprintf(c, "POST /anthropic/v1/messages HTTP/1.1\r\nHost: x\r\nX-Api-Key: %s\r\nAnthropic-Version: 2023-06-01\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", w.token, len(body), body)
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp
+	}
+	resp := send(true)
+	<-started
+	w.session.End(access.EndDeleted, time.Now())
+	if body := read(t, resp); !strings.Contains(body, "its mapping was deleted") {
+		t.Errorf("the stream is %s", body)
+	}
+	_ = resp.Body.Close()
+	<-time.After(50 * time.Millisecond) // beyond the deadline of the cut
+	resp = send(false)
+	if body := read(t, resp); resp.StatusCode != 400 || !strings.Contains(body, "its mapping was deleted") {
+		t.Errorf("the repeat gets %d: %s", resp.StatusCode, body)
+	}
+	_ = resp.Body.Close()
+}
+
+// A session that ends while a request is still read ends the reading, and what was read goes nowhere.
+func TestSessionEndCutsAnUpload(t *testing.T) {
+	for _, c := range []struct {
+		path   string
+		length int
+		status string
+	}{{"/anthropic/v1/messages", 1000, "HTTP/1.1 400 "}, {"/anthropic/v1/messages", 2 << 20, "HTTP/1.1 400 "}, {"/plain/a", 1000, "HTTP/1.1 403 "}, {"/plain/a", 2 << 20, "HTTP/1.1 403 "}} {
+		reached := make(chan struct{}, 1)
+		w := newWorld(t, options{upstream: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			reached <- struct{}{}
+			_, _ = io.Copy(io.Discard, r.Body)
+		})})
+		conn, err := net.Dial("tcp", w.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nX-Api-Key: %s\r\nAnthropic-Version: 2023-06-01\r\nContent-Type: application/json\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", c.path, w.token, c.length)
+		r := bufio.NewReader(conn)
+		if line, err := r.ReadString('\n'); err != nil || !strings.Contains(line, " 100 ") {
+			t.Fatalf("read %q, %v", line, err)
+		}
+		_, _ = r.ReadString('\n')
+		_, _ = io.WriteString(conn, strings.Repeat("x", c.length/2))
+		if c.path == "/plain/a" && c.length > 1<<20 {
+			<-reached
+		}
+		w.session.End(access.EndDeleted, time.Now())
+		_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+		got, _ := io.ReadAll(r)
+		if !strings.HasPrefix(string(got), c.status) || !strings.Contains(string(got), "its mapping was deleted") {
+			t.Errorf("%s, %d bytes: the client gets %.200q", c.path, c.length, got)
+		}
+		_ = conn.Close()
+		if e := w.settled(1)[0]; e.Reason != "ended" {
+			t.Errorf("%s, %d bytes: ended as %+v", c.path, c.length, e)
+		}
+		if n := len(w.model.Requests()); n != 0 {
+			t.Errorf("%d requests reached the model", n)
+		}
+	}
+}
