@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"bufio"
+	"fmt"
 	"maps"
 	"os/exec"
 	"strings"
@@ -105,7 +106,7 @@ func TestExecCodes(t *testing.T) {
 		{"nobody there", []string{"--url", "http://127.0.0.1:1", "--", "true"}, 1, "nothing listens there"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			env := w.githubJob(map[string]any{"run_id": "1000", "check_run_id": string(rune('a' + i))})
+			env := w.githubJob(map[string]any{"run_id": "1000", "check_run_id": fmt.Sprint(2000 + i)})
 			got := w.run(env, append([]string{"exec"}, c.args...)...)
 			if got.code != c.want || !strings.Contains(got.stderr, c.says) {
 				t.Errorf("exec = %d, want %d and %q in:\n%s", got.code, c.want, c.says, got.stderr)

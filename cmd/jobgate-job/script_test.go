@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -123,7 +124,7 @@ func TestScriptDenied(t *testing.T) {
 	w := newWorld(t, worldConfig{})
 	shell := shells(t)[0]
 	for onDenial, want := range map[string]int{"fail": 3, "warn": 0} {
-		env := map[string]string{"JOBGATE_ID_TOKEN": w.gitlabToken(map[string]any{"job_id": "9" + onDenial}), "JOBGATE_STATE": filepath.Join(t.TempDir(), "state"), "JOBGATE_ON_DENIAL": onDenial}
+		env := map[string]string{"JOBGATE_ID_TOKEN": w.gitlabToken(map[string]any{"job_id": fmt.Sprint(90 + want)}), "JOBGATE_STATE": filepath.Join(t.TempDir(), "state"), "JOBGATE_ON_DENIAL": onDenial}
 		got := finish(t, w.script(shell, env, "connect"))
 		sh := w.program(env)
 		sh.Path, sh.Args = shell, []string{shell, "-c", got.stdout + `curl -sS -o /dev/null -H "x-api-key: $(cat "$JOBGATE_TOKEN_FILE")" "$ANTHROPIC_BASE_URL/v1/files"`}

@@ -122,7 +122,7 @@ func TestExchangeRacesDelete(t *testing.T) {
 	for round := range 5 {
 		var tokens []string
 		for i := range 8 {
-			tokens = append(tokens, w.token(w.job(map[string]any{"run_id": fmt.Sprint(round, i), "check_run_id": fmt.Sprint(1000+round, i)})))
+			tokens = append(tokens, w.token(w.job(map[string]any{"run_id": fmt.Sprintf("%d%03d", round+1, i), "check_run_id": fmt.Sprintf("%d%03d", 1000+round, i)})))
 		}
 		var wg sync.WaitGroup
 		given := make(chan string, len(tokens))
@@ -194,7 +194,7 @@ func BenchmarkRevokeThousandStreams(b *testing.B) {
 	for n := 0; b.Loop(); n++ {
 		var calls []*liveCall
 		for j := range jobs {
-			status, token, bad := w.exchange(w.token(w.job(map[string]any{"run_id": fmt.Sprint(n, j), "check_run_id": fmt.Sprint(7, n, j)})), nil)
+			status, token, bad := w.exchange(w.token(w.job(map[string]any{"run_id": fmt.Sprintf("%d%03d", n+1, j), "check_run_id": fmt.Sprintf("7%d%03d", n+1, j)})), nil)
 			if status != http.StatusOK {
 				b.Fatalf("exchange = %d %+v", status, bad)
 			}
