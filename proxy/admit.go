@@ -27,10 +27,12 @@ func (f *flight) admit() (permit, error) {
 	if err := f.reserve(); err != nil {
 		return permit{}, err
 	}
-	if d.Effect == access.Ask {
-		if err := f.askAboutCall(d); err != nil {
+	for _, q := range d.Questions() {
+		if err := f.askAboutCall(q); err != nil {
 			return permit{}, err
 		}
+	}
+	if d.Effect == access.Ask {
 		if err := f.stillAdmitted(d); err != nil {
 			return permit{}, err
 		}
@@ -97,7 +99,7 @@ func (f *flight) askAboutCall(d access.Decision) error {
 	}
 	hidden, n := f.masks.Full.Mask(nil, []byte(title))
 	a.Title, a.Masked = string(hidden), a.Masked+n
-	if f.call.Stream {
+	if f.call.Stream && !f.answering {
 		f.beginStream()
 	}
 	settled, err := f.ask(a)
@@ -228,9 +230,16 @@ func answer(a access.Approval) string {
 	return text
 }
 
-// sameQuestion reports whether an answer to one question answers the other: the same rule, and the same people.
-func sameQuestion(a, b access.Decision) bool {
-	return a.Rule == b.Rule && slices.Equal(a.Approvers, b.Approvers)
+// answered reports whether every question of a decision was asked before: the same rules, of the same people.
+func answered(now, asked access.Decision) bool {
+	for _, q := range now.Questions() {
+		if !slices.ContainsFunc(asked.Questions(), func(a access.Decision) bool {
+			return a.Rule == q.Rule && slices.Equal(a.Approvers, q.Approvers)
+		}) {
+			return false
+		}
+	}
+	return true
 }
 
 // stillAdmitted looks again at what may have changed while people thought: the session, the mapping, its limits. A yes
@@ -250,7 +259,7 @@ func (f *flight) stillAdmitted(asked access.Decision) error {
 	case d.Effect == access.Deny:
 		f.noteDecision("call", d)
 		return f.refused(d)
-	case d.Effect == access.Ask && !sameQuestion(d, asked):
+	case !answered(d, asked):
 		f.noteDecision("call", d)
 		return f.refused(access.Decision{Rule: d.Rule, Reason: d.Reason + ": the mapping was changed while people decided; send it again to ask anew"})
 	}

@@ -348,3 +348,32 @@ func TestAnswerAfterTheLease(t *testing.T) {
 		t.Errorf("%d requests reached the model", n)
 	}
 }
+
+// Where several rules ask, each gets its own yes; one no is enough.
+func TestEveryRuleThatAsksIsHeard(t *testing.T) {
+	for _, about := range []string{"call", "tool"} {
+		for _, answers := range [][]access.ApprovalState{{access.Approved, access.Approved}, {access.Approved, access.Denied}, {access.Denied}} {
+			t.Run(fmt.Sprint(about, answers), func(t *testing.T) {
+				when := map[string]string{"call": `call.method == "POST"`, "tool": `tool.name == "Bash"`}[about]
+				w := newWorld(t, options{limits: quick, model: askingModel(), policy: toolRules(access.Tell,
+					access.Rule{Name: "dev", Effect: access.Ask, When: when, Reason: "r", Approvers: []string{"dev"}},
+					access.Rule{Name: "sre", Effect: access.Ask, When: when, Reason: "r", Approvers: []string{"sre"}})})
+				for _, a := range answers {
+					w.people.reply <- vote(a)
+				}
+				body := read(t, w.call("POST", "/anthropic/v1/messages", message(true, "")))
+				yes := answers[len(answers)-1] == access.Approved
+				if strings.Contains(body, `"name":"Bash"`) != yes {
+					t.Errorf("the client gets %s", body)
+				}
+				asked := w.people.questions()
+				if len(asked) != len(answers) || asked[0].Rule != "dev" || len(asked) > 1 && (asked[1].Rule != "sre" || asked[1].Digest != asked[0].Digest) {
+					t.Errorf("asked %+v", asked)
+				}
+				if about == "call" && (len(w.model.Requests()) == 1) != yes {
+					t.Errorf("%d requests reached the model", len(w.model.Requests()))
+				}
+			})
+		}
+	}
+}

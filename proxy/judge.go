@@ -95,19 +95,23 @@ func (f *flight) noteTool(use access.ToolUse, d access.Decision, action string) 
 // askAboutTool asks people about exactly this tool use, and looks afterwards again at what may have changed.
 func (f *flight) askAboutTool(d access.Decision, policy *access.Policy, use access.ToolUse) (access.Decision, error) {
 	text, masked := f.masks.Full.Mask(nil, use.Input)
-	a := f.question(d, toolDigest(f.s.ID, f.conn.Name, use), text, masked)
-	a.ToolUse, a.Title, a.Revision = use.ID, f.masked(use.Name), policy.Revision
-	settled, err := f.ask(a)
-	if err != nil {
-		return d, err
-	}
-	if settled.State != access.Approved {
-		return access.Decision{Rule: d.Rule, Reason: d.Reason + ": " + answer(settled)}, nil
+	digest := toolDigest(f.s.ID, f.conn.Name, use)
+	allowed := access.Decision{Effect: access.Allow, Rule: d.Rule}
+	for _, q := range d.Questions() {
+		a := f.question(q, digest, text, masked)
+		a.ToolUse, a.Title, a.Revision = use.ID, f.masked(use.Name), policy.Revision
+		settled, err := f.ask(a)
+		if err != nil {
+			return q, err
+		}
+		if settled.State != access.Approved {
+			return access.Decision{Rule: q.Rule, Reason: q.Reason + ": " + answer(settled)}, nil
+		}
+		allowed.Reason = answer(settled)
 	}
 	if err := f.s.Usable(f.p.c.Now()); err != nil && access.CodeOf(err) == access.CodeEnded {
 		return d, err
 	}
-	allowed := access.Decision{Effect: access.Allow, Rule: d.Rule, Reason: answer(settled)}
 	if f.s.Policy() == policy {
 		return allowed, nil
 	}
@@ -119,7 +123,7 @@ func (f *flight) askAboutTool(d access.Decision, policy *access.Policy, use acce
 	switch {
 	case again.Effect == access.Deny:
 		return again, nil
-	case again.Effect == access.Ask && !sameQuestion(again, d):
+	case !answered(again, d):
 		return access.Decision{Rule: again.Rule, Reason: again.Reason + ": the mapping was changed while people decided; try again to ask anew"}, nil
 	}
 	return allowed, nil

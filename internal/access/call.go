@@ -42,8 +42,18 @@ type Decision struct {
 	Reason    string
 	Approvers []string
 	Timeout   time.Duration
+	// Also are further rules that ask beside Rule: each needs a yes of its own.
+	Also []Decision
 	// Observed are matches of what is only observed.
 	Observed []Observation
+}
+
+// Questions returns what must be asked, one for each rule that asks.
+func (d Decision) Questions() []Decision {
+	if d.Effect != Ask {
+		return nil
+	}
+	return append([]Decision{d}, d.Also...)
 }
 
 // Observation is a match that refused nothing, because its rule or mapping observes.

@@ -213,7 +213,15 @@ func (g *Grant) Tool(ctx context.Context, f Facts, use access.ToolUse) access.De
 	return judge(ctx, g.toolRules, input(f, &use, g.grant.Connection))
 }
 
-// judge evaluates all rules: deny beats approve beats nothing.
+func (r *rule) decision(reason string) access.Decision {
+	d := access.Decision{Effect: r.Effect, Rule: r.Name, Reason: reason, Approvers: r.Approvers, Timeout: r.Timeout}
+	if d.Timeout <= 0 {
+		d.Timeout = defaultTimeout
+	}
+	return d
+}
+
+// judge evaluates all rules: deny beats approve beats nothing. Where several ask, all of them are heard.
 func judge(ctx context.Context, rules []rule, in cond.Input) access.Decision {
 	best := access.Decision{Effect: access.Allow}
 	var observed []access.Observation
@@ -228,10 +236,9 @@ func judge(ctx context.Context, rules []rule, in cond.Input) access.Decision {
 		case r.observe:
 			observed = append(observed, access.Observation{Rule: r.Name, Effect: r.Effect, Reason: reason})
 		case r.Effect < best.Effect:
-			best = access.Decision{Effect: r.Effect, Rule: r.Name, Reason: reason, Approvers: r.Approvers, Timeout: r.Timeout}
-			if best.Timeout <= 0 {
-				best.Timeout = defaultTimeout
-			}
+			best = r.decision(reason)
+		case r.Effect == access.Ask && best.Effect == access.Ask:
+			best.Also = append(best.Also, r.decision(reason))
 		}
 	}
 	best.Observed = observed

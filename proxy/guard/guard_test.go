@@ -82,6 +82,8 @@ func TestRulesAreWeighed(t *testing.T) {
 		{"deny beats approve", []access.Rule{yes("a", access.Ask), yes("d", access.Deny)}, access.Enforce, access.Deny, "d", 0},
 		{"in any order", []access.Rule{yes("d", access.Deny), yes("a", access.Ask)}, access.Enforce, access.Deny, "d", 0},
 		{"approve beats nothing", []access.Rule{never(yes("d", access.Deny)), yes("a", access.Ask)}, access.Enforce, access.Ask, "a", 0},
+		{"approve both", []access.Rule{yes("a", access.Ask), yes("b", access.Ask)}, access.Enforce, access.Ask, "a", 0},
+		{"deny beats two", []access.Rule{yes("a", access.Ask), yes("b", access.Ask), yes("d", access.Deny)}, access.Enforce, access.Deny, "d", 0},
 		{"the first that denies", []access.Rule{yes("d1", access.Deny), yes("d2", access.Deny)}, access.Enforce, access.Deny, "d1", 0},
 		{"observed rules refuse nothing", []access.Rule{observed(yes("d", access.Deny)), observed(yes("a", access.Ask))}, access.Enforce, access.Allow, "", 2},
 		{"observed beside enforced", []access.Rule{observed(yes("d", access.Deny)), yes("a", access.Ask)}, access.Enforce, access.Ask, "a", 1},
@@ -95,6 +97,9 @@ func TestRulesAreWeighed(t *testing.T) {
 			d := guard.New().Grant(p, "c").Call(context.Background(), facts(p, access.Call{Method: "GET", Path: "/a/b"}))
 			if d.Effect != c.effect || d.Rule != c.rule || len(d.Observed) != c.observed {
 				t.Errorf("decision = %+v", d)
+			}
+			if want := strings.Count(c.name, "approve both") + 1; d.Effect == access.Ask && len(d.Questions()) != want || d.Effect != access.Ask && d.Questions() != nil {
+				t.Errorf("questions = %+v", d.Questions())
 			}
 			if d.Effect == access.Ask && d.Timeout != 15*time.Minute {
 				t.Errorf("a question without a timeout waits %s", d.Timeout)
