@@ -117,7 +117,7 @@ func (e *examination) tryPattern(p *pattern, rank int) {
 		e.more = true
 	}
 	if end >= 0 {
-		e.take(find{start: p.first.start(e.before, e.src, e.at), end: end, secret: p.secret, rank: rank})
+		e.take(find{start: e.at, end: end, secret: p.secret, rank: rank})
 	}
 }
 

@@ -126,7 +126,6 @@ type filter struct {
 	early   [256]bool    // the bytes that occur in keys of patterns: detectors read no escapes
 	dull    [256]bool    // the bytes behind a backslash that make of it nothing that a key holds
 	in64    [256]bool    // the base64 characters
-	edges   uint64       // the base64 values that may stand before a pattern's body
 }
 
 func (f *filter) add(x *index) {
@@ -142,13 +141,6 @@ func (f *filter) add(x *index) {
 		b := shortEscape(byte(c))
 		f.in64[c] = base64Value(byte(c)) >= 0
 		f.dull[c] = !isLead(byte(c)) && c != 'u' && !isBreak(b) && (b == 0 || !f.early[b])
-	}
-	for i := range x.patterns {
-		for v := range uint8(64) {
-			if e := x.patterns[i].first; e.mask != 0 && v&e.mask == e.want {
-				f.edges |= 1 << v
-			}
-		}
 	}
 }
 

@@ -100,11 +100,11 @@ func runes(src string, pos, layers int) (all []reading) {
 	return all
 }
 
-// A form is what each unescaped byte must be. The edges of a base64 form may be missing.
+// A form is what each unescaped byte must be. The last character of a base64 form may be missing.
 type form struct {
-	must       []func(c byte) bool
-	head, tail func(c byte) bool
-	wraps      bool
+	must  []func(c byte) bool
+	tail  func(c byte) bool
+	wraps bool
 }
 
 func exactly(want byte, also string) func(byte) bool {
@@ -150,9 +150,7 @@ func oracleForms(value []byte) []form {
 			switch {
 			case len(known) == 6:
 				f.must = append(f.must, agrees)
-			case len(known) > 0 && at < from:
-				f.head = agrees
-			case len(known) > 0:
+			case len(known) > 0 && at > from:
 				f.tail = agrees
 			}
 		}
@@ -197,16 +195,6 @@ func (f form) ends(read [][]reading, pos int) []int {
 	return ends
 }
 
-// escapeEnds reports whether some escape ends at pos. Its last character is none by itself.
-func escapeEnds(read [][]reading, pos int) bool {
-	for at := max(0, pos-36); at < pos-1; at++ {
-		if slices.ContainsFunc(read[at], func(r reading) bool { return r.next == pos }) {
-			return true
-		}
-	}
-	return false
-}
-
 func (o oracle) mask(src string) string {
 	var out strings.Builder
 	done, masked := 0, -1
@@ -219,7 +207,7 @@ func (o oracle) mask(src string) string {
 		read[at] = readings(src, at, 2)
 	}
 	for at := range len(src) {
-		start, end, best := at, -1, 0
+		end, best := -1, 0
 		for i := range o.secrets {
 			for _, f := range forms[i] {
 				ends := f.ends(read, at)
@@ -229,25 +217,15 @@ func (o oracle) mask(src string) string {
 				if e := slices.Max(ends); e > end {
 					end, best = e, i
 				}
-				for before := max(0, at-36); before < at && f.head != nil; before++ {
-					if before == at-1 && escapeEnds(read, at) {
-						break
-					}
-					for _, r := range read[before] {
-						if r.next == at && len(r.b) == 1 && f.head(r.b[0]) {
-							start = min(start, before)
-						}
-					}
-				}
 			}
 		}
 		if end <= masked {
 			continue
 		}
-		if start > masked {
+		if at > masked {
 			mac := hmac.New(sha256.New, []byte(o.key))
 			mac.Write(o.secrets[best].Value)
-			fmt.Fprintf(&out, "%s[masked:%s:%x]", src[done:start], o.secrets[best].Name, mac.Sum(nil)[:4])
+			fmt.Fprintf(&out, "%s[masked:%s:%x]", src[done:at], o.secrets[best].Name, mac.Sum(nil)[:4])
 		}
 		done, masked = end, end
 	}

@@ -1,7 +1,6 @@
 package mask
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"slices"
@@ -65,10 +64,10 @@ func (e edge) match(c byte) bool {
 
 // A pattern is one form of one secret, as unescaped bytes.
 type pattern struct {
-	kind        kind
-	secret      *Secret
-	b           []byte // folded
-	first, last edge   // base64 only: the characters before and after b
+	kind   kind
+	secret *Secret
+	b      []byte // folded
+	last   edge   // base64 only: the character after b
 }
 
 // patternsOf gives the forms of one value.
@@ -83,7 +82,8 @@ func patternsOf(dst []pattern, s *Secret) []pattern {
 }
 
 // base64Pattern is the value's form where before bytes (0 to 2) of something else come first in its group of three. Its
-// body is the characters that the value alone determines.
+// body is the characters that the value alone determines. The one before them, which knows at most four bits of the
+// value, is not looked for: a stream would have to hold back the last character of nearly every text for it.
 func base64Pattern(s *Secret, before int) pattern {
 	padded := make([]byte, before+len(s.Value), before+len(s.Value)+2)
 	copy(padded[before:], s.Value)
@@ -91,10 +91,6 @@ func base64Pattern(s *Secret, before int) pattern {
 	text := []byte(base64.RawStdEncoding.EncodeToString(padded))
 	start, end := (8*before+5)/6, bits/6
 	p := pattern{kind: kindBase64, secret: s, b: text[start:end]}
-	if own := 6*start - 8*before; own > 0 {
-		p.first.mask = 1<<own - 1
-		p.first.want = uint8(base64Value(text[start-1])) & p.first.mask
-	}
 	if own := bits % 6; own > 0 {
 		p.last.mask = 0x3f &^ (1<<(6-own) - 1)
 		p.last.want = uint8(base64Value(text[end])) & p.last.mask
@@ -239,60 +235,3 @@ func (p *pattern) lastEdge(src []byte, pos int) (end int, more bool) {
 	}
 	return end, us.more
 }
-
-// start takes the character before the pattern's body with it: it returns the earliest place where a reading of such a
-// character begins that ends at pos. before is what stands before src.
-func (e edge) start(before, src []byte, pos int) int {
-	start := pos
-	if e.mask == 0 {
-		return start
-	}
-	eachUnitAcross(before, src, pos, func(c byte, at, next int) {
-		if next == pos && e.match(c) {
-			start = min(start, at)
-		}
-	})
-	return start
-}
-
-// longestUnit is the longest spelling of one byte in bytes of source: \uXXXX, each character of it so again.
-const longestUnit = 36
-
-// eachUnitAcross calls f for each one-byte reading within src that begins before pos and ends at pos or after it. The
-// last character of an escape is none by itself.
-func eachUnitAcross(before, src []byte, pos int, f func(c byte, at, next int)) {
-	if pos == 0 {
-		return
-	}
-	low := max(0, pos-longestUnit)
-	if !hasLead(src[low:pos]) && (low > 0 || !hasLead(before)) {
-		f(src[pos-1], pos-1, pos)
-		return
-	}
-	// near is the source from base on, and begins outside src where what stands before may reach into it.
-	near, base := src[low:], low
-	var space [3 * longestUnit]byte
-	if low < longestUnit {
-		near, base = append(append(space[:0], before...), src[:min(len(src), pos+longestUnit)]...), -len(before)
-	}
-	plain := true
-	var us units
-	for at := max(pos-longestUnit, base); at < pos; at++ {
-		if !isLead(near[at-base]) {
-			continue
-		}
-		readUnits(&us, near, at-base)
-		for _, u := range us.u[1:us.n] {
-			next := u.next + base
-			plain = plain && next != pos
-			if next >= pos && u.n == 1 && at >= 0 {
-				f(u.b[0], at, next)
-			}
-		}
-	}
-	if plain {
-		f(src[pos-1], pos-1, pos)
-	}
-}
-
-func hasLead(b []byte) bool { return bytes.IndexByte(b, '%') >= 0 || bytes.IndexByte(b, '\\') >= 0 }

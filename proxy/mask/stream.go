@@ -43,9 +43,8 @@ func (s *Set) stream() Stream { return Stream{set: s, end: -1} }
 func (st *Stream) Write(dst, src []byte) []byte {
 	own, borrowed := st.take(src)
 	dst = st.emit(dst)
-	limit := st.limit()
-	dst = st.release(dst, limit)
-	st.keep(limit, own, borrowed)
+	dst = st.release(dst, st.at)
+	st.keep(own, borrowed)
 	return dst
 }
 
@@ -69,9 +68,8 @@ func (st *Stream) Count() int { return st.count }
 func (st *Stream) Scan(src []byte) (decided int64, matches []Match) {
 	own, borrowed := st.take(src)
 	matches = st.collect()
-	limit := st.limit()
-	st.done = max(st.done, st.base+int64(limit))
-	st.keep(limit, own, borrowed)
+	st.done = max(st.done, st.base+int64(st.at))
+	st.keep(own, borrowed)
 	return st.done, matches
 }
 
@@ -123,16 +121,16 @@ func (st *Stream) rewind() {
 	st.odds.reset()
 }
 
-// keep drops from buf what is before limit, and leaves the rest in memory of the stream's own.
-func (st *Stream) keep(limit int, own []byte, borrowed *[]byte) {
-	st.pass(st.buf[:limit])
-	rest := st.buf[limit:]
-	st.base += int64(limit)
-	st.at -= limit
+// keep drops from buf what is before at, and leaves the rest in memory of the stream's own.
+func (st *Stream) keep(own []byte, borrowed *[]byte) {
+	st.pass(st.buf[:st.at])
+	rest := st.buf[st.at:]
+	st.base += int64(st.at)
 	for i := range st.later {
-		st.later[i].start -= limit
-		st.later[i].end -= limit
+		st.later[i].start -= st.at
+		st.later[i].end -= st.at
 	}
+	st.at = 0
 	if cap(own) > smallBuf && len(rest) <= smallBuf {
 		own = nil // a long match is over
 	}
@@ -155,20 +153,6 @@ func (st *Stream) pass(gone []byte) {
 }
 
 func (st *Stream) before() []byte { return st.prev[maxBefore-st.seen:] }
-
-// limit is the first place in buf that a match may still reach: at, or the character before it that may belong to one.
-func (st *Stream) limit() int {
-	limit, f := st.at, st.set.filter
-	if f.edges == 0 || limit == 0 || limit == len(st.buf) && !f.in64[st.buf[limit-1]] {
-		return limit // every spelling of such a character ends with one
-	}
-	eachUnitAcross(st.before(), st.buf, st.at, func(c byte, at, _ int) {
-		if v := base64Value(c); v >= 0 && f.edges>>v&1 != 0 {
-			limit = min(limit, at)
-		}
-	})
-	return limit
-}
 
 // emit appends what comes before each match that is decided, and its placeholder.
 func (st *Stream) emit(dst []byte) []byte {

@@ -11,8 +11,7 @@ import (
 	"github.com/jobgate/jobgate/proxy/mask"
 )
 
-// TestHeld: text that cannot be the beginning of a match goes on at once, and what may be one is held from there. Of a
-// word the last character may be held: it may be the edge of a base64 form.
+// TestHeld: text that cannot be the beginning of a match goes on at once, and what may be one is held from there.
 func TestHeld(t *testing.T) {
 	set := compile(t, mask.Config{
 		Secrets:   []mask.Secret{{Name: "a", Value: []byte("~secret-value~")}},
@@ -91,12 +90,11 @@ func TestScan(t *testing.T) {
 		{"x sec", 2, nil},
 		{"ret-", 2, nil},
 		{"1secret-", 10, []mask.Match{{Start: 2, End: 10, Placeholder: "[masked:a:" + tag("secret-1") + "]"}}},
-		{"1.", 20, []mask.Match{{Start: 10, End: 18}}},
-		{"", 20, nil},
+		{"1.", 19, []mask.Match{{Start: 10, End: 18}}},
+		{"", 19, nil},
 	} {
 		decided, matches := st.Scan([]byte(c.piece))
-		// The last character may be the edge of a base64 form.
-		if decided != c.decided && decided != c.decided-1 || fmt.Sprint(matches) != fmt.Sprint(c.matches) {
+		if decided != c.decided || fmt.Sprint(matches) != fmt.Sprint(c.matches) {
 			t.Errorf("Scan(%q) = %d, %v, want %d, %v", c.piece, decided, matches, c.decided, c.matches)
 		}
 	}
