@@ -108,16 +108,18 @@ func (f *flight) respondStream(answer *http.Response) error {
 	filter := dialect.NewFilter(cfg)
 	defer func() { f.usage, f.metered = filter.Usage(), filter.Usage().StopReason != "" }()
 	buf := buffers.Get().(*[]byte)
-	out := buffers.Get().(*[]byte)
-	defer func() { buffers.Put(buf); buffers.Put(out) }()
+	defer buffers.Put(buf)
 	for {
 		n, rerr := answer.Body.Read(*buf)
+		out := buffers.Get().(*[]byte) // not while the stream is idle
 		pending, ferr := filter.Write((*out)[:0], (*buf)[:n])
 		if rerr != nil && ferr == nil {
 			pending, ferr = filter.Close(pending, errors.Is(rerr, io.EOF))
 		}
 		f.emitted = filter.Emitted()
-		if err := f.emit(pending); err != nil {
+		err := f.emit(pending)
+		buffers.Put(out)
+		if err != nil {
 			return err
 		}
 		switch {
