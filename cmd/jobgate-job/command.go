@@ -67,11 +67,12 @@ func commands() []command {
 	opening := append(slices.Clone(where), "connection", "on-denial", "o")
 	return []command{
 		{"connect", "", "open the session, and print the variables that the job's clients need", append(slices.Clone(opening), "format", "state"), connect},
-		{"exec", "-- CMD...", "open the session, run CMD in it, close it", append(slices.Clone(opening), "mask-output"), execute},
+		{"exec", "-- CMD...", "open the session, run CMD in it, close it", append(slices.Clone(opening), "mask-output", "sandbox"), execute},
 		{"close", "", "tell what the session of connect did, and close it", append(slices.Clone(where), "on-denial", "o", "state"), closeSession},
 		{"doctor", "", "look for what would keep a session from working", append(slices.Clone(where), "o", "exchange"), doctor},
 		{"version", "", "show the version", []string{"o"}, showVersion},
 		{"renew", "", "", nil, renewDetached},
+		{"inside", "", "", nil, enterRoom},
 	}
 }
 
@@ -81,7 +82,7 @@ type options struct {
 	url, mapping, scope, connection     string
 	provider, tokenFile, tokenEnv       string
 	onDenial, output, format, stateFile string
-	maskOutput, exchange                bool
+	maskOutput, exchange, sandbox       bool
 }
 
 func (o *options) json() bool { return o.output == "json" }
@@ -125,6 +126,9 @@ func (o *options) define(set *flag.FlagSet, names []string) {
 		},
 		"mask-output": func() {
 			set.BoolVar(&o.maskOutput, "mask-output", false, "mask tokens, and what looks like a credential, in CMD's output")
+		},
+		"sandbox": func() {
+			set.BoolVar(&o.sandbox, "sandbox", false, "run CMD without a network but Jobgate (Linux, with user namespaces)")
 		},
 		"exchange": func() {
 			set.BoolVar(&o.exchange, "exchange", false, "try the exchange, too: it opens the job's session")

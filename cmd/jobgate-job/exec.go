@@ -98,13 +98,46 @@ func (s *session) run(o *options, args []string, signals <-chan os.Signal) int {
 		}
 		cmd.Stdout, cmd.Stderr, cmd.WaitDelay, flush = out, errs, straggling, done
 	}
-	if err := cmd.Start(); err != nil {
+	leave, err := s.start(o, cmd)
+	if err != nil {
 		o.env.say("%s: %v", args[0], err)
+		if o.sandbox {
+			return exitFailed
+		}
 		return codeOf(err)
 	}
 	err = waitFor(cmd, signals)
+	leave()
 	flush()
 	return exitCode(cmd, err)
+}
+
+// start starts the command, in a room of its own where that is asked for; leave is for its end.
+func (s *session) start(o *options, cmd *exec.Cmd) (leave func(), err error) {
+	if !o.sandbox {
+		return func() {}, cmd.Start()
+	}
+	r, err := newRoom(s)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.enter(cmd); err != nil {
+		return nil, err
+	}
+	// Its user namespace is mapped through /proc, where nothing of a hidden process can be written.
+	showMemory()
+	err = cmd.Start()
+	hideMemory()
+	if err != nil {
+		return nil, sandboxHint(err)
+	}
+	leave, err = r.open(o.env.say)
+	if err != nil {
+		_ = cmd.Process.Kill() // it may have ended by itself
+		_ = cmd.Wait()         // it is the channel's error that counts
+		return nil, sandboxHint(err)
+	}
+	return leave, nil
 }
 
 func lookCommand(name, path string) (string, error) {

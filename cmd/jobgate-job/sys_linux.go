@@ -10,9 +10,14 @@ import (
 // hideMemory keeps other processes of the same user from reading this one's memory and environment under /proc, where the
 // CI token and the mint stand (prctl(2), PR_SET_DUMPABLE). It does not stop root. That it may fail is no reason not to go
 // on: the job's shell, which cannot be hidden, has the same variables.
-func hideMemory() {
-	const setDumpable = 4
-	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, setDumpable, 0, 0)
+func hideMemory() { setDumpable(0) }
+
+// showMemory takes hideMemory back.
+func showMemory() { setDumpable(1) }
+
+func setDumpable(to uintptr) {
+	const option = 4 // PR_SET_DUMPABLE
+	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, option, to, 0)
 }
 
 // process is one process as proc(5) shows it. Its start time tells it from a later one of the same id.
