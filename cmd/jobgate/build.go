@@ -34,6 +34,8 @@ type built struct {
 	adminToken  access.Secret
 	slackToken  access.Secret
 	slackSecret access.Secret
+	apis        []federation.JobAPI
+	hooks       []federation.Hook
 }
 
 // buildConfig turns the file's values into the program's parts, and reports all that is wrong with file and line.
@@ -267,6 +269,7 @@ func (b *built) buildSecrets(found *problems, env environment) {
 				b.config.problem(found, "approvals.slack."+path, fmt.Errorf("%s is missing", path))
 			}
 		}
+	b.buildLiveness(found, read)
 		b.slackToken = read("approvals.slack.bot_token", s.BotToken)
 		b.slackSecret = read("approvals.slack.signing_secret", s.SigningSecret)
 		b.held = append(b.held, proxy.Held{Name: "slack-token", Secret: b.slackToken}, proxy.Held{Name: "slack-secret", Secret: b.slackSecret})

@@ -68,6 +68,22 @@ type issuerConfig struct {
 	StaleKeys      api.Duration `yaml:"stale_keys"`
 }
 
+	API     *jobAPIConfig  `yaml:"api"`
+	Webhook *webhookConfig `yaml:"webhook"`
+}
+
+type jobAPIConfig struct {
+	URL            string       `yaml:"url"`
+	Token          string       `yaml:"token"` // reference
+	AppID          int64        `yaml:"app_id"`
+	InstallationID int64        `yaml:"installation_id"`
+	PrivateKey     string       `yaml:"private_key"` // reference
+	Every          api.Duration `yaml:"every"`
+}
+
+type webhookConfig struct {
+	Secret string `yaml:"secret"` // reference
+
 type connectionConfig struct {
 	Name       string           `yaml:"name"`
 	Kind       string           `yaml:"kind"`

@@ -243,6 +243,9 @@ func (o *options) showSession(c *cobra.Command, args []string) error {
 		{"approvals", fmt.Sprintf("%d asked, %d approved, %d denied, %d expired", s.Tally.Asked, s.Tally.Approved, s.Tally.Denied, s.Tally.Expired)},
 		{"archive", s.Archive},
 	}
+	if s.Sign != "" {
+		rows = append(rows, [2]string{"sign of life", s.Sign})
+	}
 	for name, u := range s.Usage {
 		rows = append(rows, [2]string{"used of " + name, fmt.Sprintf("%d requests, %d input tokens, %d output tokens", u.Requests, u.InputTokens, u.OutputTokens)})
 	}

@@ -108,6 +108,8 @@ type server struct {
 	slack    *slackapp.App // nil without Slack
 	mappings *federation.Mappings
 	sessions *federation.Sessions
+	apis     *federation.JobAPIs
+	poller   *federation.Poller
 
 	jobs, control, socket       net.Listener // control is nil without control.listen
 	jobsSrv, controlSrv, sockSv *http.Server
@@ -164,6 +166,10 @@ func newServer(ctx context.Context, cfg *config, env environment, log *slog.Logg
 		return nil, err
 	}
 	metrics := newMetrics(s.archive, s.sessions)
+	hooks, err := federation.NewHooks(federation.HooksConfig{Hooks: b.hooks, Sessions: s.sessions, Log: log})
+	if err != nil {
+		return nil, err
+	}
 	var jobs *httpd.Jobs
 	calls, err := proxy.New(proxy.Config{
 		Connections: b.connections, Sessions: s.sessions, Recorder: s.archive, Approver: s.desk, Maskers: maskers, Log: log, Observe: metrics.observe,
@@ -178,7 +184,7 @@ func newServer(ctx context.Context, cfg *config, env environment, log *slog.Logg
 		return nil, err
 	}
 	jobs = httpd.NewJobs(httpd.JobsConfig{
-		PublicURL: cfg.PublicURL, Exchange: exchange, Sessions: s.sessions, Calls: calls, Kinds: b.kinds,
+		PublicURL: cfg.PublicURL, Exchange: exchange, Sessions: s.sessions, Calls: calls, Hooks: hooks, Kinds: b.kinds,
 		Keys: publicKeys, Archive: s.location, Ready: s.ready, Log: log,
 	})
 	people := httpd.NewPeople(httpd.PeopleConfig{
@@ -254,11 +260,17 @@ func (s *server) openFederation(ctx context.Context) (*federation.Exchange, erro
 		}
 	}
 	return federation.NewExchange(federation.ExchangeConfig{
-		Verify: s.b.verifier.Verify, Mappings: s.mappings, Sessions: s.sessions, Store: s.store, Log: s.log,
+		Verify: s.b.verifier.Verify, Liveness: s.apis, Mappings: s.mappings, Sessions: s.sessions, Store: s.store, Log: s.log,
 	})
 }
 
 func (s *server) location(session string, opened time.Time) string {
+	if s.apis, err = federation.NewJobAPIs(s.b.apis, nil); err != nil {
+		return nil, err
+	}
+	if s.poller, err = federation.NewPoller(federation.PollConfig{Sessions: s.sessions, Liveness: s.apis, Every: s.apis.Every, Log: s.log}); err != nil {
+		return nil, err
+	}
 	return s.b.config.Archive.Bucket + " " + s.archive.Location(session, opened)
 }
 
@@ -283,6 +295,7 @@ func (s *server) run(ctx context.Context, reload <-chan os.Signal) error {
 			return
 		}
 		work.Go(func() {
+	work.Go(func() { s.poller.Run(background) })
 			var err error
 			if tls {
 				err = srv.ServeTLS(l, filePath(s.b, s.b.config.TLS.Cert), filePath(s.b, s.b.config.TLS.Key))
@@ -362,6 +375,9 @@ func (s *server) abandon() {
 	}
 	if s.slack != nil {
 		_ = s.slack.Close()
+	}
+	if s.apis != nil {
+		s.apis.Close()
 	}
 	if s.recorder != nil {
 		s.recorder.close()

@@ -32,6 +32,7 @@ var schemaTypes = map[string]reflect.Type{
 	"Rule":            reflect.TypeFor[api.Rule](),
 	"SessionList":     reflect.TypeFor[api.List[api.SessionView]](),
 	"SessionView":     reflect.TypeFor[api.SessionView](),
+	"HookResult":      reflect.TypeFor[api.HookResult](),
 	"Job":             reflect.TypeFor[access.Job](),
 	"Usage":           reflect.TypeFor[api.Usage](),
 	"Tally":           reflect.TypeFor[api.Tally](),

@@ -341,6 +341,7 @@ func (p *People) sessionView(s federation.SessionInfo) api.SessionView {
 		ended := s.Ended.UTC()
 		out.Ended = &ended
 	}
+		Sign:  string(s.Sign),
 	for name, c := range s.Counts {
 		out.Usage[name] = api.Usage(c)
 	}
