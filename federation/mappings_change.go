@@ -136,7 +136,7 @@ func (m *Mappings) Put(ctx context.Context, spec api.Mapping, ifMatch int64, by 
 	_, named := m.file[spec.Name]
 	switch {
 	case named || known && row.Live() && row.Source == access.FromFile:
-		return MappingInfo{}, access.Refuse(access.CodeConflict, fmt.Sprintf("mapping %q is from the configuration file; change it there", spec.Name))
+		return MappingInfo{}, ofTheFile(spec.Name)
 	case known && row.Live() && ifMatch == 0:
 		return MappingInfo{}, &access.Error{Code: access.CodeConflict, Reason: ReasonIfMatch, Public: fmt.Sprintf(
 			"mapping %q exists; say with If-Match which revision you change, it is at %d", spec.Name, row.Revision)}
@@ -206,6 +206,10 @@ func (m *Mappings) Restore(ctx context.Context, name, by string) (MappingInfo, e
 	}
 	change := m.changeLocked(access.MappingRow{Name: name, Source: row.Source, Spec: text, By: by})
 	return MappingInfo{Row: change.Row, Spec: spec}, m.applyLocked(ctx, change, mapping)
+}
+
+func ofTheFile(name string) error {
+	return access.Refuse(access.CodeConflict, fmt.Sprintf("mapping %q is from the configuration file; change it there", name))
 }
 
 func matches(row access.MappingRow, ifMatch int64, name string) error {

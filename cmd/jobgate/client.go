@@ -117,11 +117,17 @@ func problemOf(status int, raw []byte) error {
 	return access.Refuse(code, p.Detail)
 }
 
-// printJSON writes a value for programs.
+// printJSON writes a value for programs. It may be read on a terminal, too: what escape would show as a code is written
+// as an escape of JSON, which programs read as the same text.
 func (o *options) printJSON(v any) error {
-	e := json.NewEncoder(o.env.Stdout)
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
 	e.SetIndent("", "  ")
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := io.WriteString(o.env.Stdout, escapeJSON(out.String()))
+	return err
 }
 
 // table writes rows in columns; every cell is made safe for a terminal.

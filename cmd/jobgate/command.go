@@ -86,7 +86,7 @@ func rootCommand(env environment) *cobra.Command {
 		return nil
 	}
 	root.AddCommand(
-		serveCommand(o), checkCommand(o), demoCommand(o), mappingsCommand(o), sessionsCommand(o),
+		serveCommand(o), checkCommand(o), demoCommand(o), explainCommand(o), mappingsCommand(o), sessionsCommand(o),
 		approvalsCommand(o), archiveCommand(o), maskCommand(o), versionCommand(o),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = true

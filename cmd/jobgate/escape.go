@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 )
 
 // escape makes a text that others wrote (prompts, branch names, commands) safe for a terminal: what would move the
@@ -31,4 +32,19 @@ func line(s string, n int) string {
 		return string(runes[:n-1]) + "…"
 	}
 	return string(runes)
+}
+
+// escapeJSON makes a JSON text safe for a terminal. Only strings of it hold what is not printable.
+func escapeJSON(s string) string {
+	var out strings.Builder
+	for _, r := range s {
+		if r == '\n' || unicode.IsPrint(r) {
+			out.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&out, `\u%04x`, unit)
+		}
+	}
+	return out.String()
 }

@@ -57,7 +57,7 @@ func newWorld(t *testing.T, file ...api.Mapping) *world {
 
 func (w *world) people(change ...func(*httpd.PeopleConfig)) *httpd.People {
 	c := httpd.PeopleConfig{
-		Mappings: w.mappings, Sessions: w.sessions, Desk: w.desk, Token: access.NewSecret(adminToken),
+		Mappings: w.mappings, Sessions: w.sessions, Desk: w.desk, Explainer: w.explainer(), Token: access.NewSecret(adminToken),
 		Slack:   http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusAccepted) }),
 		Metrics: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "some_metric 1\n") }),
 		Archive: func(session string, _ time.Time) string { return "mem:// " + session },
@@ -68,6 +68,19 @@ func (w *world) people(change ...func(*httpd.PeopleConfig)) *httpd.People {
 		f(&c)
 	}
 	return httpd.NewPeople(c)
+}
+
+func (w *world) explainer() *federation.Explainer {
+	v, err := federation.NewVerifier(federation.VerifierConfig{Audience: "https://jobgate.example.com", Now: func() time.Time { return noon },
+		Issuers: []federation.Issuer{{Name: "github", Provider: "github-actions"}}})
+	if err != nil {
+		panic(err)
+	}
+	x, err := federation.NewExplainer(federation.ExplainerConfig{Verifier: v, Mappings: w.mappings.InForce, Now: func() time.Time { return noon }})
+	if err != nil {
+		panic(err)
+	}
+	return x
 }
 
 func mapping(name string) api.Mapping {

@@ -1,0 +1,268 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jobgate/jobgate/internal/access"
+	"github.com/jobgate/jobgate/internal/api"
+)
+
+// ExplainerConfig is what an explainer looks at.
+type ExplainerConfig struct {
+	Verifier *Verifier         // required
+	Mappings func() []*Mapping // those in force; required
+	// Connections are names with their kinds, for the mapping that is suggested to a job that none serves.
+	Connections map[string]string
+	// Exchange knows the latest exchanges, the jobs' sessions and the tokens that were used. nil: there is no server.
+	Exchange *Exchange
+	Now      func() time.Time // nil takes time.Now
+}
+
+// Explainer says what mappings make of a token, of claims, or of an exchange that was. It changes nothing: a token
+// opens no session and is not used up. Its answers hold no token.
+type Explainer struct{ c ExplainerConfig }
+
+// NewExplainer returns a ready explainer.
+func NewExplainer(c ExplainerConfig) (*Explainer, error) {
+	if c.Verifier == nil || c.Mappings == nil {
+		return nil, errors.New("federation: ExplainerConfig needs Verifier and Mappings")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Explainer{c: c}, nil
+}
+
+// Explain answers a request. A job that would be refused is an answer; errors are *access.Error of questions that
+// cannot be answered: CodeInvalid, CodeNotFound.
+func (x *Explainer) Explain(ctx context.Context, r api.ExplainRequest) (api.Explanation, error) {
+	switch {
+	case r.Exchange != "":
+		return x.exchange(r.Exchange)
+	case len(r.Claims) > 0:
+		return x.claims(r)
+	}
+	return x.token(ctx, r.Token)
+}
+
+func (x *Explainer) token(ctx context.Context, raw string) (api.Explanation, error) {
+	out := api.Explanation{Source: "token", Mappings: []api.MappingExplanation{}}
+	id, err := x.c.Verifier.Verify(ctx, strings.TrimSpace(raw))
+	if err == nil {
+		out.Verified = true
+		x.judge(&out, id)
+		return out, x.used(ctx, &out, id)
+	}
+	refusal := x.refusal(err)
+	if id, unread := x.c.Verifier.unverified(strings.TrimSpace(raw)); unread == nil && slices.Contains(innocent, refusal.Reason) {
+		out.Notes = append(out.Notes, "the token did not verify: what follows is what mappings would say to its claims, if they were true")
+		x.judge(&out, id)
+	}
+	out.Refusal, out.Outcome, out.Mapping, out.Suggestion = refusal, "refused", "", ""
+	return out, nil
+}
+
+// innocent are refusals of tokens that are most often real: old ones, or ones that were made for somebody else. Of
+// others the claims are not worth a look.
+var innocent = []string{reasonAudience, reasonExpired, reasonEarly, reasonLifetime, reasonAge, reasonKeysUnavailable, reasonKeyID}
+
+func (x *Explainer) claims(r api.ExplainRequest) (api.Explanation, error) {
+	out := api.Explanation{Source: "claims", Mappings: []api.MappingExplanation{},
+		Notes: []string{"claims are nobody's word: signature, audience and times were not looked at"}}
+	id, wrong, err := x.c.Verifier.ofClaims(r.Claims, r.Issuer)
+	if err != nil {
+		return out, err
+	}
+	x.judge(&out, id)
+	for i, err := range wrong {
+		refusal := x.refusal(err)
+		if i == 0 {
+			out.Refusal, out.Outcome, out.Mapping = refusal, "refused", ""
+			continue
+		}
+		out.Notes = append(out.Notes, refusal.Detail)
+	}
+	return out, nil
+}
+
+// exchange explains one that was, over the mappings as they are now.
+func (x *Explainer) exchange(id string) (api.Explanation, error) {
+	out := api.Explanation{Source: "exchange", Mappings: []api.MappingExplanation{}}
+	if x.c.Exchange == nil {
+		return out, access.Refuse(access.CodeInvalid, "only a running server knows exchanges; show a token or claims")
+	}
+	e, found := x.c.Exchange.Audited(id)
+	if !found {
+		return out, access.Refuse(access.CodeNotFound, fmt.Sprintf(
+			"exchange %s is not among the latest %d, which this process remembers; the log has it, by exchange=%s", shown(id), auditKept, printable(id)))
+	}
+	then := api.ExchangeView{ID: e.Exchange, Time: e.Time.UTC(), Door: e.Door, Outcome: e.Outcome, Mapping: e.Mapping, Session: e.Session,
+		Code: string(e.Code), Reason: e.Reason}
+	if e.Err != nil {
+		then.Detail = detailOf(e.Err)
+	}
+	out.Then, out.Verified = &then, e.Identity.Issuer != ""
+	if !out.Verified {
+		out.Outcome, out.Refusal = "refused", x.refusal(e.Err)
+		return out, nil
+	}
+	x.judge(&out, e.Identity)
+	return out, nil
+}
+
+// judge explains what the mappings say to an identity, and which of them an exchange would take.
+func (x *Explainer) judge(out *api.Explanation, id access.Identity) {
+	out.Issuer, out.Provider, out.Subject, out.JobKey = id.Issuer, id.Provider, id.Subject, string(id.JobKey)
+	out.Job, out.Claims = Job(id), id.Claims
+	others := 0
+	var serving []string
+	owned := make(map[string]bool)
+	for _, m := range x.c.Mappings() {
+		if m.Issuer() != id.Issuer {
+			others++
+			continue
+		}
+		one := m.explain(id, x.c.Now())
+		if one.Serves {
+			serving = append(serving, m.Name())
+		}
+		owned[m.Name()] = m.PinsTenant(id)
+		out.Mappings = append(out.Mappings, one)
+	}
+	slices.SortStableFunc(out.Mappings, func(a, b api.MappingExplanation) int {
+		if owned[a.Name] != owned[b.Name] && !a.Serves && !b.Serves {
+			if owned[a.Name] {
+				return -1
+			}
+			return 1
+		}
+		return a.Failed - b.Failed
+	})
+	if others > 0 {
+		out.Notes = append(out.Notes, fmt.Sprintf("%d mappings of other issuers are not shown", others))
+	}
+	x.outcome(out, id, serving)
+}
+
+func (x *Explainer) outcome(out *api.Explanation, id access.Identity, serving []string) {
+	out.Outcome = "refused"
+	switch len(serving) {
+	case 1:
+		out.Outcome, out.Mapping = "granted", serving[0]
+	case 0:
+		out.Refusal = &api.ExplainRefusal{Reason: "no_mapping", Detail: "no mapping serves this job"}
+		if s, err := Suggest(id, x.c.Connections); err == nil {
+			out.Suggestion, _ = s.YAML()
+		}
+	default:
+		out.Refusal = &api.ExplainRefusal{Reason: "ambiguous", Detail: "several mappings serve this job: " + strings.Join(serving, ", "),
+			Advice: "let the exchange name one of them, with mapping; or make them exclude one another"}
+	}
+}
+
+// used says whether the exchange would refuse a token that verified and is served: it was used, or its job's window is
+// over. Nothing is written.
+func (x *Explainer) used(ctx context.Context, out *api.Explanation, id access.Identity) error {
+	if x.c.Exchange == nil || out.Mapping == "" {
+		return nil
+	}
+	c := x.c.Exchange.c
+	job := id.JobKey
+	if job == "" {
+		job = access.JobKey("token=" + id.TokenID)
+	}
+	row, found, err := c.Sessions.ofKey(ctx, access.LedgerKey{Issuer: id.Issuer, Job: job, Mapping: out.Mapping})
+	if err != nil {
+		return err
+	}
+	if found && row.Reason != "" {
+		out.Outcome, out.Refusal = "refused", &api.ExplainRefusal{Reason: "window_over",
+			Detail: fmt.Sprintf("session %s of this job is over: %s", row.ID, row.Reason.Text()), Advice: "a job has one window under a mapping; start the job again"}
+		return nil
+	}
+	if found {
+		out.Notes = append(out.Notes, fmt.Sprintf("the job has session %s under mapping %s", row.ID, out.Mapping))
+	}
+	seen, was, err := c.Store.SeenToken(ctx, id.Issuer, id.TokenID)
+	if err != nil {
+		return err
+	}
+	if was {
+		out.Outcome, out.Refusal = "refused", &api.ExplainRefusal{Reason: access.ReasonReplayed,
+			Detail: fmt.Sprintf("the token was used for session %s under mapping %s", seen.Session, seen.Mapping), Advice: "a CI token opens once: let the job fetch a fresh one"}
+	}
+	return nil
+}
+
+// ofKey returns a job's session under a mapping, open or over, without taking it into memory.
+func (s *Sessions) ofKey(ctx context.Context, key access.LedgerKey) (access.SessionRow, bool, error) {
+	s.mu.RLock()
+	e := s.byJob[key]
+	s.mu.RUnlock()
+	if e != nil {
+		return e.snapshot(s.c.Now()), true, nil
+	}
+	return s.c.Store.SessionOfJob(ctx, key)
+}
+
+// refusal says why a token was refused: to people who may know, so that all of it is shown.
+func (x *Explainer) refusal(err error) *api.ExplainRefusal {
+	out := &api.ExplainRefusal{Reason: reasonOf(err), Detail: detailOf(err)}
+	if out.Reason == "" {
+		out.Reason = string(access.CodeOf(err))
+	}
+	switch out.Reason {
+	case reasonAudience:
+		out.Advice = "let the job ask for a token with the audience that is wanted; it is public_url"
+	case reasonIssuer:
+		out.Advice = "the issuers are " + x.c.Verifier.names() + "; the URL is compared byte by byte"
+	default:
+		out.Advice = tokenAdvice[out.Reason]
+	}
+	return out
+}
+
+// detailOf returns an error's cause where its public text is the bare code.
+func detailOf(err error) string {
+	var e *access.Error
+	if errors.As(err, &e) && e.Err != nil {
+		return printableLong(e.Err.Error())
+	}
+	return printableLong(access.PublicText(err))
+}
+
+// tokenAdvice says what helps against a refusal of a token.
+var tokenAdvice = map[string]string{
+	reasonMalformed:       "show the token as the CI provider gave it: three parts, nothing before, between or after them",
+	reasonAlgorithm:       "name the algorithm in the issuer's algorithms, if the provider signs with it",
+	reasonHeader:          "no provider writes such a header: ask where the token comes from",
+	reasonKeyID:           "the issuer's key set has no such key: the token is of another issuer, or of a key that is gone",
+	reasonSignature:       "the token was changed, or is signed by somebody else: do not trust it",
+	reasonExpired:         "let the job fetch a token right before the exchange; tokens last minutes",
+	reasonEarly:           "compare the clocks of this machine and of the issuer",
+	reasonLifetime:        "the issuer's max_lifetime can allow more",
+	reasonAge:             "let the job fetch a token right before the exchange, or change the issuer's max_age",
+	reasonMissing:         "the token is no job's, or of a server that does not write this claim",
+	reasonType:            "the issuer's provider is another than its tokens are of",
+	reasonKind:            "show the OIDC token of a job, and not that of a login or a service",
+	reasonKeysUnavailable: "see whether this machine reaches the issuer; keys_file does without",
+}
+
+// longText bounds what is shown of an error.
+const longText = 1000
+
+// printableLong is printable for texts of several claims.
+func printableLong(s string) string {
+	var out strings.Builder
+	for len(s) > 0 && out.Len() < longText {
+		n := min(len(s), shownBytes)
+		out.WriteString(printable(s[:n]))
+		s = s[n:]
+	}
+	return out.String()
+}
