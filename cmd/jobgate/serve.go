@@ -265,18 +265,18 @@ func (s *server) openFederation(ctx context.Context) (*federation.Exchange, erro
 			return nil, err
 		}
 	}
-	return federation.NewExchange(federation.ExchangeConfig{
-		Verify: s.b.verifier.Verify, Liveness: s.apis, Mappings: s.mappings, Sessions: s.sessions, Store: s.store, Log: s.log,
-	})
-}
-
-func (s *server) location(session string, opened time.Time) string {
 	if s.apis, err = federation.NewJobAPIs(s.b.apis, nil); err != nil {
 		return nil, err
 	}
 	if s.poller, err = federation.NewPoller(federation.PollConfig{Sessions: s.sessions, Liveness: s.apis, Every: s.apis.Every, Log: s.log}); err != nil {
 		return nil, err
 	}
+	return federation.NewExchange(federation.ExchangeConfig{
+		Verify: s.b.verifier.Verify, Liveness: s.apis, Mappings: s.mappings, Sessions: s.sessions, Store: s.store, Log: s.log,
+	})
+}
+
+func (s *server) location(session string, opened time.Time) string {
 	return s.b.config.Archive.Bucket + " " + s.archive.Location(session, opened)
 }
 
@@ -295,13 +295,13 @@ func (s *server) run(ctx context.Context, reload <-chan os.Signal) error {
 	defer stop()
 	var work sync.WaitGroup
 	work.Go(func() { s.sessions.Run(background) })
+	work.Go(func() { s.poller.Run(background) })
 	failed := make(chan error, 3)
 	serve := func(srv *http.Server, l net.Listener, tls bool) {
 		if l == nil {
 			return
 		}
 		work.Go(func() {
-	work.Go(func() { s.poller.Run(background) })
 			var err error
 			if tls {
 				err = srv.ServeTLS(l, filePath(s.b, s.b.config.TLS.Cert), filePath(s.b, s.b.config.TLS.Key))
@@ -376,14 +376,14 @@ func (s *server) abandon() {
 			_ = l.Close()
 		}
 	}
+	if s.apis != nil {
+		s.apis.Close()
+	}
 	if s.desk != nil {
 		_ = s.desk.Close()
 	}
 	if s.slack != nil {
 		_ = s.slack.Close()
-	}
-	if s.apis != nil {
-		s.apis.Close()
 	}
 	if s.recorder != nil {
 		s.recorder.close()

@@ -341,6 +341,7 @@ func (p *People) sessionView(s federation.SessionInfo) api.SessionView {
 		ID: s.ID, State: string(s.State), Mapping: s.Mapping, Revision: s.InForce, Issuer: s.Identity.Issuer,
 		Provider: s.Identity.Provider, Subject: s.Identity.Subject, JobKey: string(s.Identity.JobKey), Job: s.Job,
 		Opened: s.Opened.UTC(), Closes: s.Closes.UTC(), Asleep: s.Asleep.UTC(), EndReason: string(s.Reason),
+		Sign:  string(s.Sign),
 		Usage: make(map[string]api.Usage, len(s.Counts)), Archive: p.c.Archive(s.ID, s.Opened), Claims: s.Identity.Claims,
 		Tally: api.Tally{Calls: s.Tally.Calls, Denials: s.Tally.Denials, Observed: s.Tally.Observed, Asked: s.Tally.Asked,
 			Approved: s.Tally.Approved, Denied: s.Tally.Refused, Expired: s.Tally.Expired, Cancelled: s.Tally.Cancelled},
@@ -352,7 +353,6 @@ func (p *People) sessionView(s federation.SessionInfo) api.SessionView {
 		ended := s.Ended.UTC()
 		out.Ended = &ended
 	}
-		Sign:  string(s.Sign),
 	for name, c := range s.Counts {
 		out.Usage[name] = api.Usage(c)
 	}
