@@ -261,6 +261,7 @@ func (b *built) buildSecrets(found *problems, env environment) {
 		}
 		return c.Secret
 	}
+	b.buildLiveness(found, read)
 	b.adminToken = read("control.token", b.config.Control.Token)
 	b.held = append(b.held, proxy.Held{Name: "admin-token", Secret: b.adminToken})
 	if s := b.config.Approvals.Slack; s != nil {
@@ -269,7 +270,6 @@ func (b *built) buildSecrets(found *problems, env environment) {
 				b.config.problem(found, "approvals.slack."+path, fmt.Errorf("%s is missing", path))
 			}
 		}
-	b.buildLiveness(found, read)
 		b.slackToken = read("approvals.slack.bot_token", s.BotToken)
 		b.slackSecret = read("approvals.slack.signing_secret", s.SigningSecret)
 		b.held = append(b.held, proxy.Held{Name: "slack-token", Secret: b.slackToken}, proxy.Held{Name: "slack-secret", Secret: b.slackSecret})

@@ -66,7 +66,6 @@ type issuerConfig struct {
 	MaxAge         api.Duration `yaml:"max_age"`
 	MaxLifetime    api.Duration `yaml:"max_lifetime"`
 	StaleKeys      api.Duration `yaml:"stale_keys"`
-}
 
 	API     *jobAPIConfig  `yaml:"api"`
 	Webhook *webhookConfig `yaml:"webhook"`
@@ -83,6 +82,7 @@ type jobAPIConfig struct {
 
 type webhookConfig struct {
 	Secret string `yaml:"secret"` // reference
+}
 
 type connectionConfig struct {
 	Name       string           `yaml:"name"`
