@@ -43,6 +43,9 @@ type Channel interface {
 type Config struct {
 	Docket   Docket    // required
 	Channels []Channel // none: questions are answered by Vote only
+	// Mask takes secrets out of what a voter gives as the reason, before it is written down or told to the session's
+	// job. Nil leaves it as it is.
+	Mask func(session, text string) string
 	// Now is the clock of expiries and votes. Nil: time.Now.
 	Now func() time.Time
 	// Log gets what goes wrong in the background. Nil: slog.Default().
@@ -53,6 +56,7 @@ type Config struct {
 type Desk struct {
 	docket   Docket
 	channels []Channel
+	mask     func(session, text string) string
 	now      func() time.Time
 	log      *slog.Logger
 
@@ -74,7 +78,7 @@ func New(c Config) (*Desk, error) {
 	if c.Docket == nil {
 		return nil, errors.New("approvals: a desk needs a docket")
 	}
-	d := &Desk{docket: c.Docket, channels: c.Channels, now: c.Now, log: c.Log, waiting: map[string]chan access.Approval{}}
+	d := &Desk{docket: c.Docket, channels: c.Channels, mask: c.Mask, now: c.Now, log: c.Log, waiting: map[string]chan access.Approval{}}
 	if d.now == nil {
 		d.now = time.Now
 	}

@@ -119,6 +119,9 @@ func (d *Desk) settle(ctx context.Context, id string, v access.Vote, allowed fun
 		if err != nil {
 			return access.Approval{}, fmt.Errorf("read question %q: %w", id, err)
 		}
+		if d.mask != nil {
+			v.Reason = d.mask(a.Session, v.Reason)
+		}
 		settled, err := a.Settle(v)
 		if err != nil {
 			return a, err

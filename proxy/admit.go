@@ -46,9 +46,9 @@ func (f *flight) facts() guard.Facts {
 
 // noteDecision notes what was said, and counts what would have been.
 func (f *flight) noteDecision(subject string, d access.Decision) {
-	e := record.Decision{Subject: subject, Effect: d.Effect.String(), Rule: d.Rule, Reason: d.Reason}
+	e := record.Decision{Subject: subject, Effect: d.Effect.String(), Rule: d.Rule, Reason: f.masked(d.Reason)} // it may quote the path
 	for _, o := range d.Observed {
-		e.Observed = append(e.Observed, record.Observed{Rule: o.Rule, Effect: o.Effect.String(), Reason: o.Reason})
+		e.Observed = append(e.Observed, record.Observed{Rule: o.Rule, Effect: o.Effect.String(), Reason: f.masked(o.Reason)})
 	}
 	if len(d.Observed) > 0 {
 		f.s.Count(func(t *access.Tally) { t.Observed += int64(len(d.Observed)) })
@@ -151,7 +151,7 @@ func (f *flight) ask(a access.Approval) (access.Approval, error) {
 		settled.Vote = access.Vote{State: access.Cancelled, Reason: access.PublicText(f.cause(err))}
 	}
 	decided := record.ApprovalDecided{
-		Approval: a.ID, State: string(settled.State), By: settled.Vote.By, Via: settled.Vote.Via, Reason: settled.Vote.Reason,
+		Approval: a.ID, State: string(settled.State), By: settled.Vote.By, Via: settled.Vote.Via, Reason: f.masked(settled.Vote.Reason),
 	}
 	if settled.ID != a.ID {
 		decided.Reason = strings.TrimSpace("remembered from " + settled.ID + " " + decided.Reason)

@@ -24,7 +24,7 @@ func (f *flight) door() error {
 		return err
 	}
 	f.conn = f.p.connections[name]
-	f.call.Connection, f.call.Method, f.call.Path, f.call.Query = clip(name, 64), f.r.Method, rest, f.r.URL.RawQuery
+	f.call.Connection, f.call.Method, f.call.Path, f.call.Query = name, f.r.Method, rest, f.r.URL.RawQuery
 	if f.conn != nil {
 		f.call.Kind = f.conn.Kind
 	}
@@ -151,6 +151,9 @@ func (f *flight) session() (err error) {
 	f.call.Session = f.s.ID
 	if f.masks, err = f.p.c.Maskers.For(f.s.ID); err != nil {
 		return err
+	}
+	if f.conn == nil {
+		f.call.Connection = clip(f.masked(f.call.Connection), 64) // no name of ours: anything
 	}
 	if err := f.s.Usable(f.p.c.Now()); err != nil {
 		return err

@@ -89,7 +89,7 @@ func (f *flight) unreadableTool(use access.ToolUse, problem string) dialect.Verd
 
 func (f *flight) noteTool(use access.ToolUse, d access.Decision, action string) {
 	f.note(record.TypeToolUse, record.ToolUse{ID: use.ID, Name: f.masked(use.Name), Input: f.masked(string(use.Input)),
-		Effect: d.Effect.String(), Rule: d.Rule, Reason: d.Reason, Action: action})
+		Effect: d.Effect.String(), Rule: d.Rule, Reason: f.masked(d.Reason), Action: action})
 }
 
 // askAboutTool asks people about exactly this tool use, and looks afterwards again at what may have changed.

@@ -144,6 +144,15 @@ func (r *recorder) end(s *access.Session, reason access.EndReason, by string) {
 	}
 }
 
+// mask takes secrets out of a text that belongs to a session. A text that cannot be masked is left out.
+func (r *recorder) mask(session, text string) string {
+	masks, err := r.maskers.For(session)
+	if err != nil {
+		return ""
+	}
+	return maskText(masks, text)
+}
+
 func maskText(m proxy.Masks, s string) string {
 	out, _ := m.Full.Mask(nil, []byte(s))
 	return string(out)
