@@ -187,8 +187,14 @@ func newServer(ctx context.Context, cfg *config, env environment, log *slog.Logg
 		PublicURL: cfg.PublicURL, Exchange: exchange, Sessions: s.sessions, Calls: calls, Hooks: hooks, Kinds: b.kinds,
 		Keys: publicKeys, Archive: s.location, Ready: s.ready, Log: log,
 	})
+	explainer, err := federation.NewExplainer(federation.ExplainerConfig{
+		Verifier: b.verifier, Mappings: s.mappings.InForce, Connections: b.kinds, Exchange: exchange,
+	})
+	if err != nil {
+		return nil, err
+	}
 	people := httpd.NewPeople(httpd.PeopleConfig{
-		Mappings: s.mappings, Sessions: s.sessions, Desk: s.desk, Token: b.adminToken, Slack: slack,
+		Mappings: s.mappings, Sessions: s.sessions, Desk: s.desk, Explainer: explainer, Token: b.adminToken, Slack: slack,
 		Metrics: promhttp.HandlerFor(metrics.registry, promhttp.HandlerOpts{}), Archive: s.location, Ready: s.ready, Log: log,
 	})
 	return s, s.listen(jobs, people)

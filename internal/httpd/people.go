@@ -31,6 +31,7 @@ type Mappings interface {
 	List() ([]federation.MappingInfo, error)
 	Get(name string) (federation.MappingInfo, error)
 	Put(ctx context.Context, spec api.Mapping, ifMatch int64, by string) (federation.MappingInfo, error)
+	Preview(spec api.Mapping, ifMatch int64) (federation.Preview, error)
 	Delete(ctx context.Context, name string, ifMatch int64, by string) error
 	Restore(ctx context.Context, name, by string) (federation.MappingInfo, error)
 }
@@ -54,6 +55,8 @@ type PeopleConfig struct {
 	Mappings Mappings
 	Sessions Sessions
 	Desk     Desk
+	// Explainer answers POST /v1/explain.
+	Explainer Explainer
 	// Token is the admin API's bearer token. Without one the API is served on the Unix socket only.
 	Token access.Secret
 	// Slack takes Slack's interactions; it verifies them itself.
@@ -93,6 +96,7 @@ func NewPeople(c PeopleConfig) *People {
 	v1.PUT("/mappings/:name", p.answer(p.putMapping))
 	v1.DELETE("/mappings/:name", p.answer(p.deleteMapping))
 	v1.POST("/mappings/:name/restore", p.answer(p.restoreMapping))
+	v1.POST("/explain", p.answer(p.explain))
 	v1.GET("/sessions", p.answer(p.listSessions))
 	v1.GET("/sessions/:id", p.answer(p.getSession))
 	v1.DELETE("/sessions/:id", p.answer(p.endSession))
@@ -275,6 +279,13 @@ func (p *People) putMapping(g *gin.Context) error {
 	}
 	if spec.Name != g.Param("name") {
 		return access.Refuse(access.CodeInvalid, fmt.Sprintf("the body names the mapping %q, the path %q", clip(spec.Name), clip(g.Param("name"))))
+	}
+	switch dry := g.Query("dry_run"); dry {
+	case "true":
+		return p.previewMapping(g, spec, match)
+	case "", "false":
+	default:
+		return access.Refuse(access.CodeInvalid, "dry_run can be true or false")
 	}
 	m, err := p.c.Mappings.Put(g.Request.Context(), spec, match, caller(g.Request))
 	if err != nil {
