@@ -1,9 +1,12 @@
 package federation
 
 import (
+	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -24,6 +27,9 @@ type Issuer struct {
 	Algorithms []string
 	// KeysFile is a file with a JWK set that is used in place of the issuer's discovery document and keys.
 	KeysFile string
+	// CAFile is a file with the PEM certificates of the authorities that vouch for the issuer's host, in place of the
+	// system's. It is read once.
+	CAFile string
 	// AllowPrivate lets the issuer's host resolve to internal addresses.
 	AllowPrivate bool
 	// SharedAudience accepts an audience that the provider fixes and other services accept, too. It needs MaxAge.
@@ -40,10 +46,48 @@ type Issuer struct {
 // NewVerifier is not unsafe: an issuer of which no token will ever be accepted.
 func (i Issuer) Check() error {
 	_, row, err := i.complete()
-	if err == nil && row.audience != nil && !i.SharedAudience {
+	switch {
+	case err != nil:
+		return err
+	case row.audience != nil && !i.SharedAudience:
 		return fmt.Errorf("provider %s fixes the audience of its tokens, so that other services take the same ones; write shared_audience: true and a max_age to accept that", row.name)
+	case i.KeysFile != "":
+		keys, _, err := keysFile(i.KeysFile).load(context.Background())
+		if err == nil && len(keys) == 0 {
+			err = fmt.Errorf("%s has no key that can be used: each needs a kid, and to be for signatures", i.KeysFile)
+		}
+		return wrapped("keys_file", err)
 	}
-	return err
+	_, err = i.authorities()
+	return wrapped("ca_file", err)
+}
+
+func wrapped(key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", key, err)
+}
+
+// authorities returns those of the issuer's CAFile; nil, the system's, where there is none.
+func (i Issuer) authorities() (*x509.CertPool, error) {
+	if i.CAFile == "" {
+		return nil, nil
+	}
+	f, err := os.Open(i.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := readBounded(f)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", i.CAFile, err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s holds no PEM certificate", i.CAFile)
+	}
+	return pool, nil
 }
 
 // complete checks an issuer, fills in what it leaves out, and returns its provider's row.
@@ -71,6 +115,9 @@ func (i Issuer) complete() (Issuer, *provider, error) {
 		if !slices.Contains(signatureAlgorithms, alg) {
 			return i, nil, fmt.Errorf("algorithm %q is refused; write some of %s", alg, strings.Join(signatureAlgorithms, ", "))
 		}
+	}
+	if i.KeysFile != "" && i.CAFile != "" {
+		return i, nil, errors.New("keys_file is in place of what ca_file would be for; write one of them")
 	}
 	if i.SharedAudience && i.MaxAge <= 0 {
 		return i, nil, errors.New("shared_audience needs a max_age, such as 10m")

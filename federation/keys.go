@@ -27,6 +27,7 @@ type keySet struct {
 	source keySource
 	now    func() time.Time
 	log    *slog.Logger
+	slots  chan struct{} // one for each fetch of any issuer
 
 	flight singleflight.Group // one refresh at a time; the others wait for it
 
@@ -43,14 +44,15 @@ type keySource interface {
 	load(ctx context.Context) (map[string]publicKey, time.Duration, error)
 }
 
-func newKeySet(issuer Issuer, c VerifierConfig) *keySet {
-	s := &keySet{issuer: issuer.Name, stale: issuer.StaleKeys, now: c.Now, log: c.Log}
+func newKeySet(issuer Issuer, c VerifierConfig, slots chan struct{}) (*keySet, error) {
+	s := &keySet{issuer: issuer.Name, stale: issuer.StaleKeys, now: c.Now, log: c.Log, slots: slots}
 	if issuer.KeysFile != "" {
 		s.source = keysFile(issuer.KeysFile)
-	} else {
-		s.source = newRemoteKeys(issuer, c.Transport, c.Now)
+		return s, nil
 	}
-	return s
+	remote, err := newRemoteKeys(issuer, c.Transport, c.Now)
+	s.source = remote
+	return s, err
 }
 
 // verify returns the payload of a token that the issuer's key kid signed. A signature that fails under a known kid may
@@ -124,11 +126,22 @@ func (s *keySet) refresh(ctx context.Context) bool {
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
 		defer cancel()
-		keys, keep, err := s.source.load(ctx)
+		keys, keep, err := s.load(ctx)
 		s.finish(keys, keep, err)
 		return err == nil, nil
 	})
 	return done.(bool)
+}
+
+// load fetches when few enough others do: tokens of many issuers at once must not make as many connections.
+func (s *keySet) load(ctx context.Context) (map[string]publicKey, time.Duration, error) {
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+		return s.source.load(ctx)
+	case <-ctx.Done():
+		return nil, 0, errors.New("other issuers' keys are being fetched")
+	}
 }
 
 func (s *keySet) begin() bool {
@@ -196,14 +209,18 @@ func (k publicKey) verifySalt(raw, alg string) error {
 }
 
 // newRemoteKeys returns the source of an issuer's published keys.
-func newRemoteKeys(issuer Issuer, transport http.RoundTripper, now func() time.Time) *remoteKeys {
+func newRemoteKeys(issuer Issuer, transport http.RoundTripper, now func() time.Time) (*remoteKeys, error) {
 	if transport == nil {
-		transport = issuer.transport()
+		authorities, err := issuer.authorities()
+		if err != nil {
+			return nil, wrapped("ca_file", err)
+		}
+		transport = issuer.transport(authorities)
 	}
 	return &remoteKeys{
 		issuer: issuer.URL, now: now,
 		client: &http.Client{Transport: transport, CheckRedirect: stayOnOrigin},
-	}
+	}, nil
 }
 
 func stayOnOrigin(to *http.Request, via []*http.Request) error {

@@ -2,6 +2,8 @@ package federation
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -144,11 +146,12 @@ func maxAge(header string) time.Duration {
 
 // transport returns a transport for the issuer's documents. It uses no proxy of the environment: the address that is
 // checked is the one that is connected to. Documents are fetched once an hour, so no connection is kept.
-func (i Issuer) transport() http.RoundTripper {
+func (i Issuer) transport(authorities *x509.CertPool) http.RoundTripper {
 	u, err := url.Parse(i.URL)
 	private := i.AllowPrivate || err == nil && dial.Literal(u.Hostname())
 	return &http.Transport{
 		DialContext:            dial.Dialer{Private: private, Timeout: fetchTimeout}.DialContext,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: authorities},
 		ForceAttemptHTTP2:      true,
 		TLSHandshakeTimeout:    fetchTimeout,
 		ResponseHeaderTimeout:  fetchTimeout,

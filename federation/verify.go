@@ -60,8 +60,9 @@ func NewVerifier(c VerifierConfig) (*Verifier, error) {
 	}
 	v := &Verifier{issuers: make(map[string]*trusted, len(c.Issuers)), now: c.Now}
 	names := map[string]bool{}
+	slots := make(chan struct{}, maxFetches)
 	for _, issuer := range c.Issuers {
-		t, err := newTrusted(issuer, c)
+		t, err := newTrusted(issuer, c, slots)
 		if err != nil {
 			return nil, fmt.Errorf("issuer %q: %w", issuer.Name, err)
 		}
@@ -73,7 +74,7 @@ func NewVerifier(c VerifierConfig) (*Verifier, error) {
 	return v, nil
 }
 
-func newTrusted(issuer Issuer, c VerifierConfig) (*trusted, error) {
+func newTrusted(issuer Issuer, c VerifierConfig, slots chan struct{}) (*trusted, error) {
 	issuer, row, err := issuer.complete()
 	if err != nil {
 		return nil, err
@@ -82,8 +83,8 @@ func newTrusted(issuer Issuer, c VerifierConfig) (*trusted, error) {
 	if row.audience != nil && issuer.SharedAudience {
 		t.audience = row.audience(issuer.URL)
 	}
-	t.keys = newKeySet(issuer, c)
-	return t, nil
+	t.keys, err = newKeySet(issuer, c, slots)
+	return t, err
 }
 
 // Verify checks a token and returns the job that it names. A refusal is an *access.Error with a stable Reason; its

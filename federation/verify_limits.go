@@ -29,6 +29,8 @@ const (
 	minModulus, maxModulus = 2048, 8192
 	// fetchTimeout bounds a refresh, and so how long an exchange waits for keys.
 	fetchTimeout = 5 * time.Second
+	// maxFetches bounds the refreshes of all issuers at one time. The others wait, no longer than fetchTimeout.
+	maxFetches = 4
 	// coolDown is the least time between two refreshes, whatever tokens say and whether or not the first succeeded.
 	coolDown = time.Minute
 	// freshKeys is how long keys are used before they are fetched anew, where the issuer does not say, and minFresh and

@@ -123,8 +123,8 @@ func (b *built) buildIssuers(found *problems) (good bool) {
 	good = true
 	for i, c := range b.config.Issuers {
 		issuer := federation.Issuer{
-			Name: c.Name, Provider: c.Provider, URL: c.URL, Algorithms: c.Algorithms, KeysFile: c.KeysFile, AllowPrivate: c.Private,
-			SharedAudience: c.SharedAudience, MaxAge: time.Duration(c.MaxAge), MaxLifetime: time.Duration(c.MaxLifetime), StaleKeys: time.Duration(c.StaleKeys),
+			Name: c.Name, Provider: c.Provider, URL: c.URL, Algorithms: c.Algorithms, KeysFile: b.path(c.KeysFile), CAFile: b.path(c.CAFile),
+			AllowPrivate: c.Private, SharedAudience: c.SharedAudience, MaxAge: time.Duration(c.MaxAge), MaxLifetime: time.Duration(c.MaxLifetime), StaleKeys: time.Duration(c.StaleKeys),
 		}
 		if err := issuer.Check(); err != nil {
 			b.config.problem(found, fmt.Sprintf("issuers[%d]", i), err)
@@ -235,10 +235,18 @@ const shortestSecret = 8
 
 // resolve makes file: references relative to the configuration file.
 func (b *built) resolve(ref string) string {
-	if path, ok := strings.CutPrefix(ref, "file:"); ok && !filepath.IsAbs(path) {
-		return "file:" + filepath.Join(filepath.Dir(b.config.file), path)
+	if path, ok := strings.CutPrefix(ref, "file:"); ok {
+		return "file:" + b.path(path)
 	}
 	return ref
+}
+
+// path makes a path relative to the configuration file; an empty one stays.
+func (b *built) path(path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(b.config.file), path)
 }
 
 func (b *built) buildSecrets(found *problems, env environment) {

@@ -61,6 +61,7 @@ type issuerConfig struct {
 	URL            string       `yaml:"url"`
 	Algorithms     []string     `yaml:"algorithms"`
 	KeysFile       string       `yaml:"keys_file"`
+	CAFile         string       `yaml:"ca_file"`
 	Private        bool         `yaml:"private"`
 	SharedAudience bool         `yaml:"shared_audience"`
 	MaxAge         api.Duration `yaml:"max_age"`
