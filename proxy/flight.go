@@ -340,9 +340,13 @@ func (f *flight) report(reason string, err error) {
 	if f.s != nil {
 		ended.Mapping = f.s.Mapping
 	}
+	f.log(ended, err)
 	if f.p.c.Observe != nil {
 		f.p.c.Observe(ended)
 	}
+}
+
+func (f *flight) log(ended Ended, err error) {
 	level := slog.LevelDebug
 	if err != nil {
 		level = slog.LevelInfo
@@ -350,7 +354,7 @@ func (f *flight) report(reason string, err error) {
 	if !f.p.c.Log.Enabled(f.ctx, level) {
 		return
 	}
-	attrs := []any{"reason", reason, "connection", ended.Connection, "status", f.status, "duration_ms", ended.Duration.Milliseconds()}
+	attrs := []any{"reason", ended.Reason, "connection", ended.Connection, "status", f.status, "duration_ms", ended.Duration.Milliseconds()}
 	if f.s != nil {
 		attrs = append(attrs, "session", f.s.ID, "call", f.call.ID, "mapping", f.s.Mapping)
 	}

@@ -140,7 +140,7 @@ func (f *flight) broken(err error) error {
 
 // respondWhole reads an answer that is no stream, judges it, and passes it on.
 func (f *flight) respondWhole(answer *http.Response) error {
-	raw, err := f.readAnswer(answer.Body)
+	raw, err := f.readAnswer(answer)
 	if err != nil {
 		return err
 	}
@@ -153,10 +153,12 @@ func (f *flight) respondWhole(answer *http.Response) error {
 	return f.emit(out)
 }
 
-func (f *flight) readAnswer(body io.Reader) ([]byte, error) {
+func (f *flight) readAnswer(answer *http.Response) ([]byte, error) {
+	if n := answer.ContentLength; n >= 0 && n <= wholeAnswer {
+		return f.readExactly(answer.Body, n)
+	}
 	var buf bytes.Buffer
-	buf.Grow(4 << 10)
-	if _, err := io.Copy(&buf, io.LimitReader(body, f.p.c.Limits.Answer+1)); err != nil {
+	if _, err := io.Copy(&buf, io.LimitReader(answer.Body, f.p.c.Limits.Answer+1)); err != nil {
 		return nil, f.broken(err)
 	}
 	if int64(buf.Len()) > f.p.c.Limits.Answer {
@@ -165,13 +167,21 @@ func (f *flight) readAnswer(body io.Reader) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
+func (f *flight) readExactly(body io.Reader, n int64) ([]byte, error) {
+	raw := make([]byte, n)
+	if _, err := io.ReadFull(body, raw); err != nil {
+		return nil, f.broken(err)
+	}
+	return raw, nil
+}
+
 // respondError passes an upstream's refusal on with its words: clients recover by them. On a stream that was kept
 // alive it is an event.
 func (f *flight) respondError(answer *http.Response, media string) error {
 	if media != "application/json" && !f.streaming {
 		return f.respondPlain(answer)
 	}
-	raw, err := f.readAnswer(answer.Body)
+	raw, err := f.readAnswer(answer)
 	if err != nil {
 		return err
 	}
@@ -206,9 +216,9 @@ func (f *flight) respondPlain(answer *http.Response) error {
 		set = f.masks.Full
 	}
 	if answer.ContentLength >= 0 && answer.ContentLength <= wholeAnswer {
-		raw := make([]byte, answer.ContentLength)
-		if _, err := io.ReadFull(answer.Body, raw); err != nil {
-			return f.broken(err)
+		raw, err := f.readExactly(answer.Body, answer.ContentLength)
+		if err != nil {
+			return err
 		}
 		out, _ := set.Mask(nil, raw)
 		f.beginAnswer(answer, int64(len(out)))
@@ -256,14 +266,7 @@ func (f *flight) beginAnswer(answer *http.Response, length int64) {
 	}
 	h["Jobgate-Call"] = []string{f.call.ID}
 	harden(h)
-	for name := range h {
-		for i, v := range h[name] {
-			if f.masks.Held.Contains([]byte(v)) {
-				h[name] = append([]string(nil), h[name]...)
-				h[name][i] = f.masked(v)
-			}
-		}
-	}
+	f.maskHeaders(h)
 	delete(h, "Content-Length")
 	if length >= 0 {
 		h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
@@ -275,6 +278,27 @@ func (f *flight) beginAnswer(answer *http.Response, length int64) {
 	f.w.WriteHeader(answer.StatusCode)
 	if length < 0 {
 		_ = f.rc.Flush()
+	}
+}
+
+// maskHeaders looks at all values at once, and at each only where that finds something.
+func (f *flight) maskHeaders(h http.Header) {
+	var all []byte
+	for _, values := range h {
+		for _, v := range values {
+			all = append(append(all, v...), '\n')
+		}
+	}
+	if !f.masks.Held.Contains(all) {
+		return
+	}
+	for name := range h {
+		for i, v := range h[name] {
+			if f.masks.Held.Contains([]byte(v)) {
+				h[name] = append([]string(nil), h[name]...)
+				h[name][i] = f.masked(v)
+			}
+		}
 	}
 }
 

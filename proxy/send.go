@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/jobgate/jobgate/internal/access"
@@ -16,12 +17,16 @@ import (
 	"github.com/jobgate/jobgate/proxy/record"
 )
 
-// dropped belong to one connection, RFC 9110 section 7.6.1; the rest of the list is a client's claim about the way
-// that it took, or a credential of its own.
-var dropped = []string{
-	"Connection", "Proxy-Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect",
-	"Proxy-Authorization", "Proxy-Authenticate", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip",
-	"Cookie", "Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key", "Content-Length", "Accept-Encoding",
+// isDropped reports whether a header of the job stays here. Some belong to one connection, RFC 9110 section 7.6.1; the
+// rest are a client's claim about the way that it took, or a credential of its own.
+func isDropped(name string) bool {
+	switch name {
+	case "Connection", "Proxy-Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect",
+		"Proxy-Authorization", "Proxy-Authenticate", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip",
+		"Cookie", "Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key", "Content-Length", "Accept-Encoding":
+		return true
+	}
+	return false
 }
 
 var identity = []string{"identity"}
@@ -111,18 +116,18 @@ func (f *flight) stream() io.Reader {
 }
 
 func copyHeaders(dst, src http.Header) {
-	named := map[string]bool{}
-	for _, name := range dropped {
-		named[name] = true
-	}
+	var named []string
 	for _, value := range src["Connection"] {
 		for _, name := range strings.Split(value, ",") {
-			named[http.CanonicalHeaderKey(strings.TrimSpace(name))] = true
+			named = append(named, http.CanonicalHeaderKey(strings.TrimSpace(name)))
 		}
 	}
 	for name, values := range src {
-		// to many servers an underscore is a hyphen
-		if !named[name] && !(strings.Contains(name, "_") && named[http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))]) {
+		plain := name
+		if strings.Contains(name, "_") { // to many servers an underscore is a hyphen
+			plain = http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
+		}
+		if !isDropped(plain) && !slices.Contains(named, name) && !slices.Contains(named, plain) {
 			dst[name] = values
 		}
 	}
