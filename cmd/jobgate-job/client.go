@@ -30,17 +30,21 @@ const (
 	maxAnswer = 1 << 20
 )
 
+// pathToken is the first door.
+const pathToken = "/oauth/token"
+
 var tokenForm = regexp.MustCompile(`^jg_[0-9A-Za-z]{20,200}$`)
 
 // refused is Jobgate's no: an error of RFC 6749 section 5.2.
 type refused struct {
+	what        string
 	status      int
 	code        string
 	description string
 }
 
 func (r *refused) Error() string {
-	text := fmt.Sprintf("Jobgate refused the exchange with %d %s", r.status, r.code)
+	text := fmt.Sprintf("Jobgate refused %s with %d %s", r.what, r.status, r.code)
 	if r.description != "" {
 		text += ": " + r.description
 	}
@@ -117,6 +121,7 @@ func (j *jobgate) open(ctx context.Context, s *source, mapping, scope string) (a
 		if err != nil {
 			return err
 		}
+		s.last = sum(token)
 		out, err = j.exchange(ctx, token, mapping, scope)
 		return err
 	})
@@ -136,7 +141,7 @@ func (j *jobgate) exchange(ctx context.Context, token access.Secret, mapping, sc
 		form.Set("scope", scope)
 	}
 	var out api.Token
-	if err := j.post(ctx, "/oauth/token", form, access.Secret{}, &out); err != nil {
+	if err := j.post(ctx, pathToken, form, access.Secret{}, &out); err != nil {
 		return api.Token{}, err
 	}
 	if !tokenForm.MatchString(out.AccessToken) || out.SessionID == "" || out.ExpiresIn <= 0 {
@@ -219,7 +224,11 @@ func (j *jobgate) read(path string, status int, body []byte, into any) error {
 	case !known:
 		return fmt.Errorf("%s%s answered %d without an OAuth error; is --url a Jobgate server's public_url?", j.url, path, status)
 	}
-	return &refused{status: status, code: no.Error, description: no.Description}
+	what := "the exchange"
+	if path != pathToken {
+		what = "a question about the session"
+	}
+	return &refused{what: what, status: status, code: no.Error, description: no.Description}
 }
 
 // send makes one request and reads its answer.

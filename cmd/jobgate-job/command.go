@@ -64,10 +64,10 @@ type command struct {
 
 func commands() []command {
 	where := []string{"url", "mapping", "scope", "provider", "token-file", "token-env"}
-	opening := append(slices.Clone(where), "connection", "on-denial", "o")
+	opening := append(slices.Clone(where), "connection", "o")
 	return []command{
 		{"connect", "", "open the session, and print the variables that the job's clients need", append(slices.Clone(opening), "format", "state"), connect},
-		{"exec", "-- CMD...", "open the session, run CMD in it, close it", append(slices.Clone(opening), "mask-output", "sandbox"), execute},
+		{"exec", "-- CMD...", "open the session, run CMD in it, close it", append(slices.Clone(opening), "on-denial", "mask-output", "sandbox"), execute},
 		{"close", "", "tell what the session of connect did, and close it", append(slices.Clone(where), "on-denial", "o", "state"), closeSession},
 		{"doctor", "", "look for what would keep a session from working", append(slices.Clone(where), "o", "exchange"), doctor},
 		{"version", "", "show the version", []string{"o"}, showVersion},

@@ -55,7 +55,7 @@ func TestConnect(t *testing.T) {
 		t.Fatalf("the call: %q\n%s", ran.stdout, ran.stderr)
 	}
 	end := w.run(env, "close")
-	if end.code != 0 || !strings.Contains(end.stderr, "1 calls, 0 refused") {
+	if end.code != 0 || !strings.Contains(end.stderr, "1 call, 0 refused") {
 		t.Errorf("close = %d:\n%s", end.code, end.stderr)
 	}
 	if s := w.only(); s.EndReason != "closed" {

@@ -16,8 +16,9 @@ import (
 const (
 	// skew is how far this machine's clock may be off before tools that compare times are confused by it.
 	skew = 30 * time.Second
-	// certificateLeft is when a certificate that has not been renewed is worth a word.
-	certificateLeft = 14 * 24 * time.Hour
+	// late is the last part of a certificate's life in which one that has not been renewed is worth a word: lives of six
+	// days and of a year have it both.
+	late = 10
 )
 
 // checkServer looks at the way to Jobgate: DNS, proxies, TLS, the answer, and its clock.
@@ -125,7 +126,7 @@ func checkTLS(env environment, state *tls.ConnectionState) []finding {
 	leaf := state.PeerCertificates[0]
 	text := fmt.Sprintf("%s, certificate by %s, good until %s", tls.VersionName(state.Version), visible(leaf.Issuer.CommonName, 100), leaf.NotAfter.UTC().Format(time.DateOnly))
 	switch {
-	case time.Until(leaf.NotAfter) < certificateLeft:
+	case time.Until(leaf.NotAfter) < leaf.NotAfter.Sub(leaf.NotBefore)/late:
 		return []finding{{"tls", warn, text, "renew the certificate"}}
 	case (env.get("SSL_CERT_FILE") != "" || env.get("SSL_CERT_DIR") != "") && env.get("NODE_EXTRA_CA_CERTS") == "":
 		return []finding{{"tls", warn, text, "SSL_CERT_FILE is set and NODE_EXTRA_CA_CERTS is not: Claude Code and other Node clients have authorities of their own, and may not know this one"}}

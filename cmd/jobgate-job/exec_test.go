@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -36,7 +37,7 @@ func TestExec(t *testing.T) {
 	if s := w.only(); s.State != "ended" || s.EndReason != "closed" || s.Tally.Calls != 1 {
 		t.Errorf("session = %s (%s), %d calls; want it closed after 1", s.State, s.EndReason, s.Tally.Calls)
 	}
-	if !strings.Contains(got.stderr, "1 calls, 0 refused") {
+	if !strings.Contains(got.stderr, "1 call, 0 refused") {
 		t.Errorf("the summary is missing:\n%s", got.stderr)
 	}
 	nothingIn(t, cmd.Dir)
@@ -157,6 +158,20 @@ func TestExecRenews(t *testing.T) {
 	w := newWorld(t, worldConfig{lease: "1s", script: testkit.ScriptSay("hello")})
 	got := w.run(w.githubJob(nil), "exec", "--", "sh", "-c", "sleep 3; "+call)
 	if got.code != 0 || got.stdout != "200" {
+		t.Errorf("exec = %d, the call %q:\n%s", got.code, got.stdout, got.stderr)
+	}
+}
+
+// TestExecRotates has a token file that is written anew while the command runs, as Kubernetes does, and a lease that a
+// token which was already shown cannot renew.
+func TestExecRotates(t *testing.T) {
+	needs(t, "curl", "apt-get install curl")
+	w := newWorld(t, worldConfig{lease: "2s", script: testkit.ScriptSay("hello")})
+	file, next := filepath.Join(t.TempDir(), "token"), filepath.Join(t.TempDir(), "next")
+	write(t, file, w.gitlabToken(nil))
+	write(t, next, w.gitlabToken(nil))
+	got := w.run(map[string]string{"GITLAB_CI": "true", "FILE": file, "NEXT": next}, "exec", "--token-file", file, "--", "sh", "-c", `sleep 1; mv "$NEXT" "$FILE"; sleep 1.8; `+call)
+	if got.code != 0 || got.stdout != "200" || strings.Contains(got.stderr, "not renewed") {
 		t.Errorf("exec = %d, the call %q:\n%s", got.code, got.stdout, got.stderr)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/jobgate/jobgate/proxy/mask"
@@ -13,10 +14,14 @@ import (
 // injects, which the job never has.
 func maskOutput(env environment, s *session) (out, errs io.Writer, flush func(), err error) {
 	secrets := []mask.Secret{{Name: "session-token", Value: []byte(s.token.Reveal())}}
+	known := make(map[string]bool)
 	for _, name := range hiddenVariables(env, s.source, s.jobgate.url) {
-		if value := env.get(name); len(value) >= mask.MinSecret && len(value) <= mask.MaxSecret && name != "ACTIONS_ID_TOKEN_REQUEST_URL" {
-			secrets = append(secrets, mask.Secret{Name: "ci-token", Value: []byte(value)})
+		value := env.get(name)
+		if place := strings.ContainsAny(value, "/"); place || known[value] || len(value) < mask.MinSecret || len(value) > mask.MaxSecret {
+			continue // a URL or a socket's path is no secret
 		}
+		known[value] = true
+		secrets = append(secrets, mask.Secret{Name: "ci-token", Value: []byte(value)})
 	}
 	set, err := mask.Compile(mask.Config{Secrets: secrets, Detectors: mask.Detectors()})
 	if err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,7 +37,6 @@ type renewal struct {
 	over func() string
 
 	refusals int // in a row
-	last     [sha256.Size]byte
 }
 
 // newRenewal returns the renewal of a session that has just been opened.
@@ -98,16 +96,9 @@ func (r *renewal) round(ctx context.Context) string {
 // many.
 func (r *renewal) renew(ctx context.Context) (string, error) {
 	if r.source.provider.fresh == rotates {
-		token, err := r.source.token(ctx)
-		if err != nil {
-			return "", err
+		if other, err := r.source.rotated(ctx); err != nil || !other {
+			return r.session, err
 		}
-		sum := sha256.Sum256([]byte(token.Reveal()))
-		if first := r.last == [sha256.Size]byte{}; first || sum == r.last {
-			r.last = sum
-			return r.session, nil // not written anew yet
-		}
-		r.last = sum
 	}
 	answer, err := r.jobgate.open(ctx, r.source, r.mapping, r.scope)
 	if err != nil || answer.SessionID != r.session {
@@ -154,6 +145,7 @@ type orders struct {
 	Until     time.Time `json:"until"`
 	Log       string    `json:"log"`
 	Worker    process   `json:"worker"`
+	Last      []byte    `json:"last"` // SHA-256 of the token that opened the session
 	Vars      []string  `json:"vars"`
 }
 
@@ -167,7 +159,7 @@ func startRenewal(o *options, s *session) (int, error) {
 		URL: o.url, Mapping: s.mapping, Scope: o.scope, Session: s.answer.SessionID, Provider: s.source.provider.name,
 		TokenEnv: o.tokenEnv, FromFile: o.tokenFile, TokenFile: s.file, Lease: int64(s.lease() / time.Second),
 		Until: time.Now().Add(time.Duration(s.answer.ExpiresIn) * time.Second), Log: filepath.Join(s.dir, "renewal.log"),
-		Worker: workerAbove(os.Getppid(), s.source.provider.worker), Vars: o.env.Vars,
+		Worker: workerAbove(os.Getppid(), s.source.provider.worker), Last: s.source.last[:], Vars: o.env.Vars,
 	})
 	if err != nil {
 		return 0, fmt.Errorf("encode the renewal's orders: %w", err)
@@ -240,6 +232,7 @@ func renewDetached(ctx context.Context, o *options, _ []string) error {
 		return err
 	}
 	j.say = log
+	copy(s.last[:], w.Last)
 	r := &renewal{
 		jobgate: j, source: s, mapping: w.Mapping, scope: w.Scope, session: w.Session, tokenFile: w.TokenFile,
 		interval: max(time.Duration(w.Lease)*time.Second/3, shortestRound), until: w.Until, say: log,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ type source struct {
 	audience string
 	env      environment
 	http     *http.Client
+	// last is the SHA-256 of the token that was shown last.
+	last [sha256.Size]byte
 }
 
 // newSource finds out where this job's tokens come from.
@@ -46,8 +49,22 @@ func newSource(o *options) (*source, error) {
 	if o.tokenFile != "" {
 		p.from, p.fresh = recipe{file: o.tokenFile}, rotates
 	}
-	return &source{provider: p, audience: o.url, env: o.env, http: newHTTP()}, nil
+	s := &source{provider: p, audience: o.url, env: o.env, http: newHTTP()}
+	if len(p.from.command) > 0 {
+		if _, err := s.look(p.from.command[0]); err != nil {
+			s.provider.fresh = once // what is left is a variable
+		}
+	}
+	return s, nil
 }
+
+// rotated reports whether the next token is another than the last that was shown.
+func (s *source) rotated(ctx context.Context) (bool, error) {
+	token, err := s.token(ctx)
+	return err == nil && sum(token) != s.last, err
+}
+
+func sum(token access.Secret) [sha256.Size]byte { return sha256.Sum256([]byte(token.Reveal())) }
 
 // token gets a token: a new one, where the provider gives them.
 func (s *source) token(ctx context.Context) (access.Secret, error) {

@@ -156,7 +156,7 @@ func TestVariables(t *testing.T) {
 		{"gitlab", options{}, []string{"GITLAB_CI=true", "JOBGATE_ID_TOKEN=" + want}, "gitlab", once},
 		{"gitlab, named", options{tokenEnv: "MINE"}, []string{"GITLAB_CI=true", "MINE=" + want}, "gitlab", once},
 		{"bitbucket", options{}, []string{"BITBUCKET_BUILD_NUMBER=7", "BITBUCKET_STEP_OIDC_TOKEN=" + want}, "bitbucket", once},
-		{"circleci without its command", options{}, []string{"CIRCLECI=true", "CIRCLE_OIDC_TOKEN_V2=" + want}, "circleci", fresh},
+		{"circleci without its command", options{}, []string{"CIRCLECI=true", "CIRCLE_OIDC_TOKEN_V2=" + want}, "circleci", once},
 		{"hcp-terraform", options{}, []string{"TFC_WORKLOAD_IDENTITY_TOKEN=" + want}, "hcp-terraform", once},
 		{"spacelift", options{}, []string{"SPACELIFT_OIDC_TOKEN=" + want}, "spacelift", once},
 		{"semaphore", options{}, []string{"SEMAPHORE=true", "SEMAPHORE_OIDC_TOKEN=" + want}, "semaphore", once},

@@ -57,9 +57,9 @@ func deniedText(info api.Introspection) string {
 // lines is the summary for the job's log.
 func lines(end told) []string {
 	info := end.info
-	out := []string{fmt.Sprintf("session %s under mapping %s: %d calls, %d refused, %s", info.SessionID, info.Mapping, info.Calls, info.Denials, approvals(info.Approvals))}
+	out := []string{fmt.Sprintf("session %s under mapping %s: %s, %d refused, %s", info.SessionID, info.Mapping, count(info.Calls, "call"), info.Denials, approvals(info.Approvals))}
 	for _, c := range info.Connections {
-		out = append(out, fmt.Sprintf("  %s: %d requests, %d input tokens, %d output tokens", c.Name, c.Requests, c.InputTokens, c.OutputTokens))
+		out = append(out, fmt.Sprintf("  %s: %s, %s, %s", c.Name, count(c.Requests, "request"), count(c.InputTokens, "input token"), count(c.OutputTokens, "output token")))
 	}
 	for _, d := range info.Denied[:min(len(info.Denied), 20)] {
 		out = append(out, fmt.Sprintf("  refused: %s, rule %s: %s (%s)", d.Connection, visible(d.Rule, 80), visible(d.Reason, 200), visible(d.What, 200)))
@@ -83,7 +83,7 @@ func approvals(a api.Approvals) string {
 	if a.Asked == 0 {
 		return "no questions"
 	}
-	return fmt.Sprintf("%d questions (%d approved, %d denied, %d expired, %d cancelled)", a.Asked, a.Approved, a.Denied, a.Expired, a.Cancelled)
+	return fmt.Sprintf("%s (%d approved, %d denied, %d expired, %d cancelled)", count(a.Asked, "question"), a.Approved, a.Denied, a.Expired, a.Cancelled)
 }
 
 // page is the summary for a GitHub job's page. Nothing in it is trusted: rule names come from people, reasons and commands
@@ -127,6 +127,13 @@ func page(info api.Introspection, session string, failed error) string {
 		}
 	}
 	return out.String()
+}
+
+func count(n int64, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return number(n) + " " + what
 }
 
 func number(n int64) string { return strconv.FormatInt(n, 10) }

@@ -3,11 +3,18 @@ package main_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -86,6 +93,7 @@ func (b *lockedBuffer) String() string {
 type worldConfig struct {
 	lease  string // default 15m
 	script testkit.Script
+	host   string // of a URL with TLS; only a mount namespace's hosts file knows it
 }
 
 func newWorld(t *testing.T, c worldConfig) *world {
@@ -106,6 +114,12 @@ func newWorld(t *testing.T, c worldConfig) *world {
 	}
 	jobs, control := freeAddr(t), freeAddr(t)
 	w.url, w.control = "http://"+jobs, "http://"+control
+	tlsKeys := ""
+	if c.host != "" {
+		_, port, _ := net.SplitHostPort(jobs)
+		w.url = "https://" + net.JoinHostPort(c.host, port)
+		tlsKeys = "tls: {cert: \"file:" + w.certify(c.host) + "\", key: \"file:" + filepath.Join(w.folder, "tls.key") + "\"}"
+	}
 	grants := `
     grants:
       - connection: anthropic
@@ -121,6 +135,7 @@ listen: %s
 control: {listen: %s, token: "env:ADMIN"}
 data: %s
 log: {level: debug}
+%s
 issuers:
   - {name: github, provider: github-actions, url: %s}
   - {name: gitlab, provider: gitlab, url: %s}
@@ -138,7 +153,7 @@ mappings:
     issuer: gitlab
     window: {lease: %s}
     match: {namespace_id: "72", project_id: "20", ref_path: refs/heads/main, pipeline_source: [push, web]}%s
-`, w.url, jobs, control, w.folder, w.github.URL(), w.gitlab.URL(), w.model.URL(), c.lease, grants, c.lease, grants)
+`, w.url, jobs, control, w.folder, tlsKeys, w.github.URL(), w.gitlab.URL(), w.model.URL(), c.lease, grants, c.lease, grants)
 	w.serve(config)
 	t.Cleanup(func() {
 		_ = w.github.Close()
@@ -173,13 +188,36 @@ func (w *world) serve(config string) {
 		}
 	})
 	w.eventually("the server is ready", func() bool {
-		resp, err := http.Get(w.url + "/readyz")
+		resp, err := http.Get(w.control + "/readyz")
 		if err != nil {
 			return false
 		}
 		_ = resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
 	})
+}
+
+// certify makes a certificate for a host and returns its file.
+func (w *world) certify(host string) string {
+	w.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "an authority of the test's own"}, DNSNames: []string{host}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	file := filepath.Join(w.folder, "tls.pem")
+	write(w.t, file, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})))
+	write(w.t, filepath.Join(w.folder, "tls.key"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
+	return file
 }
 
 func freeAddr(t *testing.T) string {

@@ -1,0 +1,136 @@
+package main_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/jobgate/jobgate/internal/testkit"
+)
+
+// TestSandbox runs a command that reaches Jobgate and nothing else, as root and as another user.
+func TestSandbox(t *testing.T) {
+	needsNamespaces(t)
+	w := newWorld(t, worldConfig{script: testkit.ScriptSay("hello")})
+	outside, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer outside.Close()
+	readable := t.TempDir()
+	for dir := readable; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(filepath.Dir(binaries.job), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	script := call + fmt.Sprintf(`
+echo
+curl -sS --max-time 5 %s && echo reached outside
+curl -sS --max-time 5 http://192.0.2.1/ && echo reached the network
+ls -A /run; ls -A /var/run/
+umount /run 2>/dev/null && echo unmounted
+unshare --user --mount --map-root-user umount /run 2>/dev/null && echo unmounted in a namespace
+grep -c . /proc/$PPID/environ 2>/dev/null
+tr '\0' '\n' </proc/$PPID/environ 2>/dev/null | grep ACTIONS_ID
+grep CapEff /proc/self/status
+exit 6`, "http://"+outside.Addr().String())
+	for i, uid := range []uint32{0, 65534} {
+		if os.Getuid() != 0 && uid != 0 {
+			continue
+		}
+		t.Run(fmt.Sprint(uid), func(t *testing.T) {
+			env := w.githubJob(map[string]any{"check_run_id": fmt.Sprint(9000 + i)})
+			cmd := w.program(env, "exec", "--sandbox", "--", "sh", "-c", script)
+			cmd.Dir = readable
+			cmd.Env = append(cmd.Env, "TMPDIR="+readable, "HOME="+readable)
+			if os.Getuid() == 0 {
+				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+			}
+			got := finish(t, cmd)
+			if want := "200\nCapEff:\t0000000000000000\n"; got.code != 6 || strings.ReplaceAll(got.stdout, "\n0\n", "\n") != want {
+				t.Errorf("exec = %d, want 6 and %q: %q\n%s", got.code, want, got.stdout, got.stderr)
+			}
+			_ = os.Remove(filepath.Join(readable, "answer.json"))
+		})
+	}
+	for _, s := range w.sessions() {
+		if s.EndReason != "closed" || s.Tally.Calls != 1 {
+			t.Errorf("session is %s (%s) after %d calls, want closed after one", s.State, s.EndReason, s.Tally.Calls)
+		}
+	}
+}
+
+// TestSandboxName has a server with TLS under a name, which the command finds by that name, with the certificate checked.
+// The test's own mount namespace gives the name to the program outside.
+func TestSandboxName(t *testing.T) {
+	needsNamespaces(t)
+	w := newWorld(t, worldConfig{script: testkit.ScriptSay("hello"), host: "jobgate.test"})
+	env := w.githubJob(nil)
+	env["SSL_CERT_FILE"], env["CURL_CA_BUNDLE"] = filepath.Join(w.folder, "tls.pem"), filepath.Join(w.folder, "tls.pem")
+	hosts := filepath.Join(t.TempDir(), "hosts")
+	write(t, hosts, "127.0.0.1 localhost jobgate.test\n")
+	named := func(args ...string) result {
+		cmd := w.program(env)
+		unshare, err := exec.LookPath("unshare")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Path = unshare
+		cmd.Args = append([]string{"unshare", "--user", "--mount", "--map-root-user", "sh", "-c", `mount --bind "$0" /etc/hosts && exec "$@"`, hosts, binaries.job}, args...)
+		return finish(t, cmd)
+	}
+	got := named("exec", "--sandbox", "--", "sh", "-c", call+`; echo; grep -v localhost /etc/hosts`)
+	if got.code != 0 || got.stdout != "200\n127.0.0.1 jobgate.test\n" {
+		t.Errorf("exec = %d, stdout %q:\n%s", got.code, got.stdout, got.stderr)
+	}
+	if s := w.only(); s.EndReason != "closed" || s.Tally.Calls != 1 {
+		t.Errorf("session is %s (%s) after %d calls, want closed after one", s.State, s.EndReason, s.Tally.Calls)
+	}
+	// The same place shows what doctor says of TLS.
+	seen := named("doctor")
+	if seen.code != 0 || !strings.Contains(seen.stdout, "warn  tls") || !strings.Contains(seen.stdout, "NODE_EXTRA_CA_CERTS is not") {
+		t.Errorf("doctor = %d:\n%s", seen.code, seen.stdout)
+	}
+	delete(env, "SSL_CERT_FILE")
+	unknown := named("doctor")
+	if unknown.code != 1 || !strings.Contains(unknown.stdout, "authority that is not known here") {
+		t.Errorf("doctor = %d:\n%s", unknown.code, unknown.stdout)
+	}
+}
+
+// TestSandboxRefuses has what a sandbox could not hold: the command is not run.
+func TestSandboxRefuses(t *testing.T) {
+	needsNamespaces(t)
+	w := newWorld(t, worldConfig{})
+	for i, c := range []struct {
+		name string
+		env  map[string]string
+		args []string
+		code int
+		says string
+	}{
+		{"not found", nil, []string{"no-such-program"}, 127, "not found"},
+		{"not runnable", nil, []string{"/etc/passwd"}, 126, "permission denied"},
+		{"a folder in /run", map[string]string{"TMPDIR": "/run"}, []string{"echo", "ran"}, 1, "hides /run"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			env := w.githubJob(map[string]any{"check_run_id": fmt.Sprint(9100 + i)})
+			cmd := w.program(env, append([]string{"exec", "--sandbox", "--"}, c.args...)...)
+			for name, value := range c.env {
+				cmd.Env = append(cmd.Env, name+"="+value)
+			}
+			got := finish(t, cmd)
+			if got.code != c.code || got.stdout != "" || !strings.Contains(got.stderr, c.says) {
+				t.Errorf("exec = %d, want %d and %q: %q\n%s", got.code, c.code, c.says, got.stdout, got.stderr)
+			}
+		})
+	}
+}
