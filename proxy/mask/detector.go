@@ -33,8 +33,8 @@ type text struct {
 }
 
 // maxBefore is how much of the text before a place may tell what is there: an escape, whose last character is no
-// neighbour. The longest is \uXXXX.
-const maxBefore = 6
+// neighbour. The longest is \uXXXX with each character of it so again.
+const maxBefore = 36
 
 // joined reports whether what stands before ends with one of set, other than as part of an escape.
 func joined(before []byte, set *charset) bool {

@@ -38,7 +38,7 @@ type examination struct {
 func (e *examination) walk(pos int, key uint32, n, breaks int) {
 	for ; n < keyLen; n++ {
 		if pos == len(e.src) {
-			e.more = e.more || !e.closed && e.set.begins(key, n)
+			e.more = e.more || !e.closed && e.set.begins(key, n, e.valueBefore())
 			return
 		}
 		if isLead(e.src[pos]) {
@@ -56,7 +56,7 @@ func (e *examination) walk(pos int, key uint32, n, breaks int) {
 		}
 		return
 	}
-	if n > 0 && (!e.set.begins(key, n) || e.again(prefix{key, uint16(pos - e.at), uint8(n), uint8(breaks)})) {
+	if n > 0 && (!e.set.begins(key, n, -1) || e.again(prefix{key, uint16(pos - e.at), uint8(n), uint8(breaks)})) {
 		return
 	}
 	var us units
@@ -111,7 +111,23 @@ func (e *examination) lookUp(key uint32, plain bool) {
 	}
 }
 
+// valueBefore gives the base64 value of the character before at, -1 where that is none, or may belong to an escape.
+func (e *examination) valueBefore() int {
+	near := e.src[max(0, e.at-maxBefore):e.at]
+	far := e.before[max(0, len(e.before)+len(near)-maxBefore):]
+	if len(near) == 0 {
+		near, far = far, nil
+	}
+	if len(near) == 0 || hasLead(near) || hasLead(far) {
+		return -1
+	}
+	return base64Value(near[len(near)-1])
+}
+
 func (e *examination) tryPattern(p *pattern, rank int) {
+	if p.before.rulesOut(e.valueBefore()) {
+		return // the text is base64, and of something else
+	}
 	end, more := p.match(e.src, e.at)
 	if more && !e.closed {
 		e.more = true

@@ -104,8 +104,9 @@ func (x *index) find(key uint32) []entry {
 	return nil
 }
 
-// begins reports whether some key begins with the n low bytes of prefix, n from 1 to 3.
-func (x *index) begins(prefix uint32, n int) bool {
+// begins reports whether some key begins with the n low bytes of prefix, n from 1 to 3, where what stands before it has
+// the base64 value v, or none (-1).
+func (x *index) begins(prefix uint32, n, v int) bool {
 	shift := 8 * (keyLen - n)
 	low := prefix << shift
 	i, _ := slices.BinarySearchFunc(x.entries, low, func(e entry, low uint32) int {
@@ -117,7 +118,12 @@ func (x *index) begins(prefix uint32, n int) bool {
 		}
 		return 0
 	})
-	return i < len(x.entries) && x.entries[i].key>>shift == prefix
+	for ; i < len(x.entries) && x.entries[i].key>>shift == prefix; i++ {
+		if what := x.entries[i].what; v < 0 || what < 0 || !x.patterns[what].before.rulesOut(v) {
+			return true
+		}
+	}
+	return false
 }
 
 // A filter says of most places that nothing begins there.

@@ -111,6 +111,37 @@ func TestForms(t *testing.T) {
 	}
 }
 
+// TestBase64Edges: what a base64 form shares with its neighbours. Before the value nothing is masked, and other text there
+// says that it is no encoding of the value; behind it one character is.
+func TestBase64Edges(t *testing.T) {
+	set := compile(t, mask.Config{Secrets: []mask.Secret{{Name: "a", Value: []byte("hunter2!")}}})
+	m := "[masked:a:" + tag("hunter2!") + "]"
+	b64 := base64.StdEncoding.EncodeToString
+	for src, want := range map[string]string{
+		b64([]byte("hunter2!")):         m + "=",
+		b64([]byte("xhunter2!")):        "eG" + m,
+		b64([]byte("xyhunter2!")):       "eHl" + m + "==",
+		b64([]byte("xyzhunter2!xyz")):   "eHl6" + m + "4eXo=",
+		"the" + b64([]byte("hunter2!")): "the" + m + "=",
+		"eH" + "h1bnRlcjIh":             "eHh1bnRlcjIh", // G holds the first bits, H does not
+		" " + "h1bnRlcjIh":              " " + m,
+		"\n" + "h1bnRlcjIh":             "\n" + m,
+		"e%47" + "h1bnRlcjIh":           "e%47" + m,
+		`e\u0047` + "h1bnRlcjIh":        `e\u0047` + m,
+		"e" + "G\n" + "h1bnRlcjIh":      "eG\n" + m,
+		"eHm" + "odW50ZXIyI" + "Q==":    "eHmodW50ZXIyIQ==",
+		"\"" + "odW50ZXIyI" + "Q==":     "\"" + m + "==",
+	} {
+		out, _ := set.Mask(nil, []byte(src))
+		if string(out) != want {
+			t.Errorf("Mask(%q) = %q, want %q", src, out, want)
+		}
+		if got := stream(set, []byte(src), 1); got != string(out) {
+			t.Errorf("%q by bytes: %q, want %q", src, got, out)
+		}
+	}
+}
+
 // stream masks src in pieces of n bytes.
 func stream(set *mask.Set, src []byte, n int) string {
 	st := set.NewStream()

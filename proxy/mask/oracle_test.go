@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf16"
 
 	"github.com/jobgate/jobgate/proxy/mask"
@@ -102,9 +103,9 @@ func runes(src string, pos, layers int) (all []reading) {
 
 // A form is what each unescaped byte must be. The last character of a base64 form may be missing.
 type form struct {
-	must  []func(c byte) bool
-	tail  func(c byte) bool
-	wraps bool
+	must       []func(c byte) bool
+	head, tail func(c byte) bool // head is not masked, but another base64 character in its place says that this is none
+	wraps      bool
 }
 
 func exactly(want byte, also string) func(byte) bool {
@@ -150,7 +151,9 @@ func oracleForms(value []byte) []form {
 			switch {
 			case len(known) == 6:
 				f.must = append(f.must, agrees)
-			case len(known) > 0 && at > from:
+			case len(known) > 0 && at < from:
+				f.head = agrees
+			case len(known) > 0:
 				f.tail = agrees
 			}
 		}
@@ -195,6 +198,17 @@ func (f form) ends(read [][]reading, pos int) []int {
 	return ends
 }
 
+// excluded reports whether the form cannot begin behind before: a base64 character that is not its head stands there, as
+// it is.
+func (f form) excluded(before string) bool {
+	if f.head == nil || before == "" || strings.ContainsAny(before[max(0, len(before)-36):], `%\`) {
+		return false
+	}
+	last := rune(before[len(before)-1])
+	is64 := last < 128 && (unicode.IsLetter(last) || unicode.IsDigit(last) || strings.ContainsRune("+/-_", last))
+	return is64 && !f.head(byte(last))
+}
+
 func (o oracle) mask(src string) string {
 	var out strings.Builder
 	done, masked := 0, -1
@@ -211,7 +225,7 @@ func (o oracle) mask(src string) string {
 		for i := range o.secrets {
 			for _, f := range forms[i] {
 				ends := f.ends(read, at)
-				if len(ends) == 0 {
+				if len(ends) == 0 || f.excluded(src[:at]) {
 					continue
 				}
 				if e := slices.Max(ends); e > end {

@@ -62,11 +62,15 @@ func (e edge) match(c byte) bool {
 	return e.mask != 0 && v >= 0 && uint8(v)&e.mask == e.want
 }
 
+// rulesOut reports whether v, a base64 value or -1 for none, cannot stand where e does.
+func (e edge) rulesOut(v int) bool { return v >= 0 && uint8(v)&e.mask != e.want }
+
 // A pattern is one form of one secret, as unescaped bytes.
 type pattern struct {
 	kind   kind
 	secret *Secret
 	b      []byte // folded
+	before edge   // base64 only: the character before b, which is not part of the match
 	last   edge   // base64 only: the character after b
 }
 
@@ -83,7 +87,7 @@ func patternsOf(dst []pattern, s *Secret) []pattern {
 
 // base64Pattern is the value's form where before bytes (0 to 2) of something else come first in its group of three. Its
 // body is the characters that the value alone determines. The one before them, which knows at most four bits of the
-// value, is not looked for: a stream would have to hold back the last character of nearly every text for it.
+// value, is not masked: a stream would have to hold back the last character of nearly every text for it.
 func base64Pattern(s *Secret, before int) pattern {
 	padded := make([]byte, before+len(s.Value), before+len(s.Value)+2)
 	copy(padded[before:], s.Value)
@@ -91,6 +95,10 @@ func base64Pattern(s *Secret, before int) pattern {
 	text := []byte(base64.RawStdEncoding.EncodeToString(padded))
 	start, end := (8*before+5)/6, bits/6
 	p := pattern{kind: kindBase64, secret: s, b: text[start:end]}
+	if own := 6*start - 8*before; own > 0 {
+		p.before.mask = 1<<own - 1
+		p.before.want = uint8(base64Value(text[start-1])) & p.before.mask
+	}
 	if own := bits % 6; own > 0 {
 		p.last.mask = 0x3f &^ (1<<(6-own) - 1)
 		p.last.want = uint8(base64Value(text[end])) & p.last.mask

@@ -22,7 +22,7 @@ func (s *Set) next(src []byte, pos int, closed bool) int {
 			if s.isKey(rest) {
 				return i
 			}
-		} else if !closed && s.begins(prefixKey(rest), len(rest)) {
+		} else if !closed && s.begins(prefixKey(rest), len(rest), -1) {
 			return i
 		}
 	}
@@ -46,9 +46,9 @@ func (s *Set) isKey(src []byte) bool {
 	return false
 }
 
-func (s *Set) begins(prefix uint32, n int) bool {
+func (s *Set) begins(prefix uint32, n, v int) bool {
 	for _, x := range s.layers {
-		if x.begins(prefix, n) {
+		if x.begins(prefix, n, v) {
 			return true
 		}
 	}

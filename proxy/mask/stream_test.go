@@ -32,6 +32,12 @@ func TestHeld(t *testing.T) {
 		{`an escape \u007esec`, 9},
 		{"fnN" + strings.Repeat("\n", 2), 5}, // base64 of the value, and CR LF may part it
 		{"fnN" + strings.Repeat("\n", 3), 0},
+		{"the x5", 0}, // base64 of the value, at another alignment, but x does not end with its first bits
+		{"the n5", 1},
+		{"the 5", 1},
+		{"the %785", 1},
+		{"the m+", 0},
+		{"the h+", 1},
 		{"50%", 1},
 		{"50% of ", 0},
 		{"%7e%7", 5},

@@ -1,6 +1,7 @@
 package mask
 
 import (
+	"slices"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -36,6 +37,8 @@ func (us *units) add(u unit) {
 
 // isLead reports whether c begins an escape.
 func isLead(c byte) bool { return c == '%' || c == '\\' }
+
+func hasLead(b []byte) bool { return slices.ContainsFunc(b, isLead) }
 
 // readUnits gives the readings of src at pos, with up to two layers of escapes. pos is within src.
 func readUnits(us *units, src []byte, pos int) {
