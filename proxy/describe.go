@@ -203,57 +203,6 @@ func (r *patientReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// strayReader passes a body on as it comes, and ends where the job's token stands in it. What may be the token's
-// beginning waits for the rest.
-type strayReader struct {
-	f     *flight
-	src   io.Reader
-	ready []byte // may go
-	kept  []byte // may be the beginning of the token
-	err   error
-}
-
-func (r *strayReader) Read(b []byte) (int, error) {
-	if len(r.ready) == 0 && len(r.kept) == 0 && r.err == nil {
-		n, err := r.src.Read(b) // no copy where nothing waits
-		r.take(b[:n], err)
-		if len(r.kept) == 0 && r.err == err {
-			r.ready = nil
-			return n, err
-		}
-	}
-	for len(r.ready) == 0 && r.err == nil {
-		chunk := make([]byte, len(b))
-		n, err := r.src.Read(chunk)
-		r.take(append(r.kept, chunk[:n]...), err)
-	}
-	if len(r.ready) == 0 {
-		return 0, r.err
-	}
-	n := copy(b, r.ready)
-	r.ready = r.ready[n:]
-	return n, nil
-}
-
-func (r *strayReader) take(b []byte, err error) {
-	token := r.f.shown
-	if r.err = err; bytes.Contains(b, token) {
-		refusal := strayBody()
-		r.f.cut(refusal)
-		r.ready, r.kept, r.err = nil, nil, refusal
-		return
-	}
-	keep := min(len(b), len(token)-1)
-	for err != nil && keep > 0 || !bytes.HasPrefix(token, b[len(b)-keep:]) {
-		keep--
-	}
-	r.ready, r.kept = b[:len(b)-keep], bytes.Clone(b[len(b)-keep:])
-}
-
-func strayBody() *access.Error {
-	return access.Refuse(access.CodeInvalid, "Jobgate: the body holds the access token, which no upstream may see; take it out")
-}
-
 // digest binds a decision to exactly this call: everything that goes upstream but whether the answer is streamed.
 func (f *flight) digest() string {
 	h := sha256.New()
