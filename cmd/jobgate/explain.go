@@ -187,13 +187,6 @@ func readMappings(cfg *config) (*built, []*federation.Mapping, error) {
 	if err := found.or(); err != nil {
 		return nil, nil, err
 	}
-	var out []*federation.Mapping
-	for _, spec := range cfg.Mappings {
-		m, err := federation.NewMapping(spec, b.mappingConfig())
-		if err != nil {
-			return nil, nil, err
-		}
-		out = append(out, m)
-	}
-	return b, out, nil
+	mappings, err := b.mappings()
+	return b, mappings, err
 }

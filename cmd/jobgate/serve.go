@@ -73,28 +73,6 @@ func serveCommand(o *options) *cobra.Command {
 	}
 }
 
-func checkCommand(o *options) *cobra.Command {
-	return &cobra.Command{
-		Use:   "check",
-		Short: "Check the configuration file",
-		Args:  noArgs,
-		RunE: func(*cobra.Command, []string) error {
-			cfg, err := loadConfig(o.config)
-			if err != nil {
-				return err
-			}
-			if _, err := buildConfig(cfg, o.env, slog.New(slog.DiscardHandler)); err != nil {
-				return err
-			}
-			if o.json() {
-				return o.printJSON(map[string]any{"file": o.config, "ok": true, "mappings": len(cfg.Mappings), "connections": len(cfg.Connections)})
-			}
-			_, err = fmt.Fprintf(o.env.Stdout, "%s: good; %s, %s\n", o.config, plural(len(cfg.Connections), "connection"), plural(len(cfg.Mappings), "mapping"))
-			return err
-		},
-	}
-}
-
 // server is the program as a value: tests and the demo run it with port 0.
 type server struct {
 	b        *built

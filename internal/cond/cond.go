@@ -25,6 +25,7 @@ const (
 // Condition is a compiled condition. It is safe for concurrent use.
 type Condition struct {
 	source  string
+	checked *cel.Ast
 	full    cel.Program
 	partial cel.Program
 	names   references
@@ -46,7 +47,7 @@ func Compile(source string, scope Scope) (*Condition, error) {
 	if !checked.OutputType().IsExactType(types.BoolType) {
 		return nil, fmt.Errorf("the condition is of type %s, not bool; compare it with something", cel.FormatCELType(checked.OutputType()))
 	}
-	c := &Condition{source: source, names: referencesOf(checked)}
+	c := &Condition{source: source, checked: checked, names: referencesOf(checked)}
 	bounded := []cel.ProgramOption{cel.CostLimit(maxCost), cel.InterruptCheckFrequency(interruptEvery)}
 	if c.full, err = env.Program(checked, append(bounded, cel.EvalOptions(cel.OptOptimize))...); err != nil {
 		return nil, fmt.Errorf("plan condition: %w", err)

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/jobgate/jobgate/federation"
+)
+
+func checkCommand(o *options) *cobra.Command {
+	var strict bool
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "Check the configuration file",
+		Long: "Check the configuration file as a start of the server does, and look for what is allowed and most often not\n" +
+			"meant: names where ids exist, triggers that anybody can pull, rules that never speak, and the like. Such\n" +
+			"warnings leave the exit code at 0, unless --strict is given.",
+		Args: noArgs,
+	}
+	c.Flags().BoolVar(&strict, "strict", false, "exit with 1 when there are warnings")
+	c.RunE = func(*cobra.Command, []string) error {
+		cfg, err := loadConfig(o.config)
+		if err != nil {
+			return err
+		}
+		b, err := buildConfig(cfg, o.env, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return err
+		}
+		warnings, err := lintConfig(b)
+		if err != nil {
+			return err
+		}
+		if err := o.printCheck(cfg, warnings); err != nil {
+			return err
+		}
+		if strict && len(warnings) > 0 {
+			return fmt.Errorf("%s in %s", plural(len(warnings), "warning"), o.config)
+		}
+		return nil
+	}
+	return c
+}
+
+// warning is one finding of a lint, with its place in the file.
+type warning struct {
+	File string `json:"file"`
+	Line int    `json:"line"`
+	Path string `json:"path"`
+	Lint string `json:"lint"`
+	Text string `json:"text"`
+}
+
+func (o *options) printCheck(cfg *config, warnings []warning) error {
+	if o.json() {
+		return o.printJSON(map[string]any{"file": o.config, "ok": true, "mappings": len(cfg.Mappings), "connections": len(cfg.Connections), "warnings": warnings})
+	}
+	for _, w := range warnings {
+		if _, err := fmt.Fprintf(o.env.Stdout, "%s:%d: %s: %s (%s)\n", w.File, w.Line, escape(w.Path), escape(w.Text), w.Lint); err != nil {
+			return err
+		}
+	}
+	text := ""
+	if len(warnings) > 0 {
+		text = ", " + plural(len(warnings), "warning")
+	}
+	_, err := fmt.Fprintf(o.env.Stdout, "%s: good; %s, %s%s\n", o.config, plural(len(cfg.Connections), "connection"), plural(len(cfg.Mappings), "mapping"), text)
+	return err
+}
+
+// lintConfig looks for what is allowed in a configuration and most often not meant, in the order of its lines.
+func lintConfig(b *built) ([]warning, error) {
+	out := []warning{}
+	add := func(path, lint, text string) {
+		out = append(out, warning{File: b.config.file, Line: lineOf(b.config.root, path), Path: path, Lint: lint, Text: text})
+	}
+	mappings, err := b.mappings()
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range federation.Lint(mappings, b.mappingConfig()) {
+		add(fmt.Sprintf("mappings[%d].%s", f.Mapping, f.Path), f.Lint, f.Text)
+	}
+	b.lintApprovers(add)
+	slices.SortStableFunc(out, func(a, b warning) int { return a.Line - b.Line })
+	return out, nil
+}
+
+// mappings builds the file's mappings, which were checked.
+func (b *built) mappings() ([]*federation.Mapping, error) {
+	var out []*federation.Mapping
+	for _, spec := range b.config.Mappings {
+		m, err := federation.NewMapping(spec, b.mappingConfig())
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+// lintApprovers finds rules whose question nobody is asked.
+func (b *built) lintApprovers(add func(path, lint, text string)) {
+	for i, m := range b.config.Mappings {
+		for j, g := range m.Grants {
+			for k, r := range g.Rules {
+				for n, group := range r.Approvers {
+					if why := b.asksNobody(group); why != "" {
+						add(fmt.Sprintf("mappings[%d].grants[%d].rules[%d].approvers[%d]", i, j, k, n), "no-approver", why)
+					}
+				}
+			}
+		}
+	}
+}
+
+func (b *built) asksNobody(group string) string {
+	g := b.config.Approvals.Groups[group]
+	switch {
+	case len(g.Emails)+len(g.SlackUsergroups) == 0:
+		return fmt.Sprintf("group %q has nobody in it: its questions can be answered with the admin token only; write emails or slack_usergroups into approvals.groups.%s", group, group)
+	case b.config.Approvals.Slack == nil:
+		return fmt.Sprintf("the people of group %q are asked in Slack, which is not configured: questions can be answered with the admin token only; write approvals.slack", group)
+	}
+	return ""
+}
