@@ -175,8 +175,9 @@ connect() {
 	session=$(text session_id)
 	mapping=$(text mapping)
 	scope=$(text scope)
-	session_form "$session_token" && only "$session" 'A-Za-z0-9_-' && only "$mapping" 'a-z0-9-' && only "$scope" 'a-z0-9 -' ||
+	if ! session_form "$session_token" || ! only "$session" 'A-Za-z0-9_-' || ! only "$mapping" 'a-z0-9-' || ! only "$scope" 'a-z0-9 -'; then
 		fail 1 "$url/oauth/token answered 200 without a session; is it a Jobgate server?"
+	fi
 	choose
 	open_folder
 	print_exports
@@ -224,7 +225,7 @@ print_exports() {
 close() {
 	check_url; check_words
 	state=${JOBGATE_STATE-}
-	[ -n "$state" ] && [ -f "$state" ] || fail 1 "close needs what connect left: the file of JOBGATE_STATE is not there"
+	[ -f "$state" ] || fail 1 "close needs what connect left: the file of JOBGATE_STATE is not there"
 	session=$(sed -n 's/^session=//p' "$state" | head -n 1)
 	dir=$(sed -n 's/^dir=//p' "$state" | head -n 1)
 	session_token=$(head -c 256 "$dir/token" 2>/dev/null || :)

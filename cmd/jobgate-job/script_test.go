@@ -28,10 +28,19 @@ func shells(t *testing.T) []string {
 	t.Helper()
 	needs(t, "curl", "apt-get install curl")
 	var found []string
-	for _, name := range []string{"dash", "bash", "sh", "busybox"} {
-		if path, err := exec.LookPath(name); err == nil && name != "busybox" {
-			found = append(found, path)
+	for _, name := range []string{"dash", "bash", "busybox"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			continue
 		}
+		if name == "busybox" { // which of its programs it is, its name says
+			ash := filepath.Join(t.TempDir(), "ash")
+			if err := os.Symlink(path, ash); err != nil {
+				t.Fatal(err)
+			}
+			path = ash
+		}
+		found = append(found, path)
 	}
 	return found
 }
@@ -117,6 +126,33 @@ func TestScriptRefusals(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestScriptCommandLines shows what curl is started with: every process of a machine can read that.
+func TestScriptCommandLines(t *testing.T) {
+	w := newWorld(t, worldConfig{})
+	shell := shells(t)[0]
+	curl, err := exec.LookPath("curl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	seen := filepath.Join(dir, "seen")
+	write(t, filepath.Join(dir, "curl"), "#!/bin/sh\necho \"$@\" >>'"+seen+"'\nexec "+curl+" \"$@\"\n")
+	if err := os.Chmod(filepath.Join(dir, "curl"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{"PATH": dir + ":" + os.Getenv("PATH"), "JOBGATE_ID_TOKEN": w.gitlabToken(nil), "JOBGATE_STATE": filepath.Join(dir, "state")}
+	for _, command := range []string{"connect", "close"} {
+		if got := finish(t, w.script(shell, env, command)); got.code != 0 {
+			t.Fatalf("%s = %d:\n%s", command, got.code, got.stderr)
+		}
+	}
+	raw, err := os.ReadFile(seen)
+	if err != nil || strings.Count(string(raw), "--config -") != 3 {
+		t.Errorf("curl was started with %q (%v), want three times --config -", raw, err)
+	}
+	noToken(t, "curl's arguments", string(raw))
 }
 
 // TestScriptDenied has a refused call make close fail, or warn.
