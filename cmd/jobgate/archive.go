@@ -26,7 +26,7 @@ type archiveOptions struct {
 
 func archiveCommand(o *options) *cobra.Command {
 	a := &archiveOptions{options: o}
-	c := &cobra.Command{Use: "archive", Short: "Read and verify session archives, from the bucket alone", Args: noArgs}
+	c := &cobra.Command{Use: "archive", Short: "Read and verify session archives, from the bucket alone", Args: noArgs, RunE: help}
 	c.PersistentFlags().StringVar(&a.bucket, "bucket", "", "the bucket's URL; default: the configuration file's")
 	c.PersistentFlags().StringVar(&a.prefix, "prefix", "", "the prefix within the bucket")
 	verify := &cobra.Command{Use: "verify [SESSION...]", Short: "Verify signatures, parts and the chain; without a session, of all", RunE: a.verify}
@@ -85,6 +85,10 @@ func (a *archiveOptions) list(c *cobra.Command, _ []string) error {
 	if a.json() {
 		return a.printJSON(map[string]any{"items": entries})
 	}
+	if len(rows) == 0 {
+		_, err := fmt.Fprintln(a.env.Stdout, "no session is archived yet")
+		return err
+	}
 	return a.table([]string{"SESSION", "DAY", "STATE", "PARTS", "BYTES"}, rows)
 }
 
@@ -115,6 +119,9 @@ func (a *archiveOptions) show(c *cobra.Command, args []string) error {
 		{"calls", fmt.Sprintf("%d, %d denied, %d questions", m.Calls, m.Denials, m.Approvals)},
 		{"interrupted", strconv.FormatBool(m.Interrupted)}, {"events", fmt.Sprintf("%d in %s, head %s", m.Events, plural(len(m.Parts), "part"), m.Head)},
 	} {
+		if row[1] == "" {
+			continue
+		}
 		if _, err := fmt.Fprintf(a.env.Stdout, "%-12s %s\n", row[0], line(row[1], 200)); err != nil {
 			return err
 		}
@@ -132,7 +139,11 @@ func (a *archiveOptions) export(c *cobra.Command, args []string) error {
 		if err != nil {
 			return err
 		}
-		if _, err := fmt.Fprintf(a.env.Stdout, "%s\n", l.Raw); err != nil {
+		text := string(l.Raw) // byte for byte, so that the chain can be followed
+		if a.env.terminal() {
+			text = escapeJSON(text)
+		}
+		if _, err := fmt.Fprintln(a.env.Stdout, text); err != nil {
 			return err
 		}
 	}

@@ -110,11 +110,13 @@ func problemOf(status int, raw []byte) error {
 	if json.Unmarshal(raw, &p) != nil || p.Detail == "" {
 		return fmt.Errorf("the server answered %d %s", status, http.StatusText(status))
 	}
-	code := access.CodeInternal
-	if status == http.StatusUnauthorized || status == http.StatusForbidden {
-		code = access.CodeDenied
+	switch status {
+	case http.StatusUnauthorized:
+		return access.Refuse(access.CodeDenied, "the server does not take the token in JOBGATE_ADMIN_TOKEN: "+p.Detail)
+	case http.StatusForbidden:
+		return access.Refuse(access.CodeDenied, p.Detail)
 	}
-	return access.Refuse(code, p.Detail)
+	return access.Refuse(access.CodeInternal, p.Detail)
 }
 
 // printJSON writes a value for programs. It may be read on a terminal, too: what escape would show as a code is written
@@ -127,6 +129,15 @@ func (o *options) printJSON(v any) error {
 		return err
 	}
 	_, err := io.WriteString(o.env.Stdout, escapeJSON(out.String()))
+	return err
+}
+
+// say writes one of two sentences in place of an empty table.
+func (o *options) say(usually, otherwise string, other bool) error {
+	if other {
+		usually = otherwise
+	}
+	_, err := fmt.Fprintln(o.env.Stdout, usually)
 	return err
 }
 
@@ -149,7 +160,10 @@ func ago(t time.Time) string {
 		return "-"
 	}
 	d := time.Until(t).Round(time.Second)
-	if d < 0 {
+	switch {
+	case d == 0:
+		return "now"
+	case d < 0:
 		return (-d).String() + " ago"
 	}
 	return "in " + d.String()

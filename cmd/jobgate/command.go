@@ -143,3 +143,6 @@ func exactly(n int, what string) cobra.PositionalArgs {
 		return nil
 	}
 }
+
+// help is what a command of commands does without one.
+func help(c *cobra.Command, _ []string) error { return c.Help() }

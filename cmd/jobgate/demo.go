@@ -252,7 +252,7 @@ func (d *demoStory) observe(ctx context.Context, e testkit.AgentEvent) {
 		if e.IsError {
 			d.say("agent", "reads the refusal and goes on (%s)", line(e.Text, 80))
 		} else {
-			d.say("agent", "reads %q", line(e.Text, 80))
+			d.say("agent", "reads: %s", orNothing(line(e.Text, 80)))
 		}
 	case testkit.AgentRefused, testkit.AgentCut:
 		d.ended(e.Err)
@@ -364,4 +364,11 @@ func (c demoChannel) answer(id string) {
 		return
 	}
 	c.d.say("approval", "%s by %s", state, who)
+}
+
+func orNothing(s string) string {
+	if s == "" {
+		return "(nothing)"
+	}
+	return s
 }

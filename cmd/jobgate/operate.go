@@ -18,7 +18,7 @@ import (
 )
 
 func mappingsCommand(o *options) *cobra.Command {
-	c := &cobra.Command{Use: "mappings", Short: "Show and change mappings", Args: noArgs}
+	c := &cobra.Command{Use: "mappings", Short: "Show and change mappings", Args: noArgs, RunE: help}
 	c.AddCommand(
 		&cobra.Command{Use: "ls", Short: "List the mappings, deleted ones among them", Args: noArgs, RunE: o.listMappings},
 		&cobra.Command{Use: "show NAME", Short: "Show a mapping", Args: exactly(1, "a mapping's name"), RunE: o.showMapping},
@@ -172,7 +172,7 @@ func (o *options) restoreMapping(c *cobra.Command, args []string) error {
 }
 
 func sessionsCommand(o *options) *cobra.Command {
-	c := &cobra.Command{Use: "sessions", Short: "Show and close sessions", Args: noArgs}
+	c := &cobra.Command{Use: "sessions", Short: "Show and close sessions", Args: noArgs, RunE: help}
 	var all bool
 	ls := &cobra.Command{Use: "ls", Short: "List the open sessions", Args: noArgs, RunE: func(c *cobra.Command, _ []string) error { return o.listSessions(c, all) }}
 	ls.Flags().BoolVarP(&all, "all", "a", false, "those that are over, too")
@@ -199,13 +199,20 @@ func (o *options) listSessions(c *cobra.Command, all bool) error {
 	if o.json() {
 		return o.printJSON(list)
 	}
+	if len(list.Items) == 0 {
+		return o.say("no session is open; -a lists those that are over, too", "there was no session yet", all)
+	}
 	var rows [][]string
 	for _, s := range list.Items {
 		state := s.State
 		if s.EndReason != "" {
 			state += " (" + s.EndReason + ")"
 		}
-		rows = append(rows, []string{s.ID, state, s.Mapping, jobText(s.Job), ago(s.Opened), ago(s.Closes),
+		closes := s.Closes
+		if s.Ended != nil {
+			closes = *s.Ended
+		}
+		rows = append(rows, []string{s.ID, state, s.Mapping, line(jobText(s.Job), 60), ago(s.Opened), ago(closes),
 			strconv.FormatInt(s.Tally.Calls, 10), strconv.FormatInt(s.Tally.Denials, 10)})
 	}
 	return o.table([]string{"SESSION", "STATE", "MAPPING", "JOB", "OPENED", "CLOSES", "CALLS", "DENIALS"}, rows)
@@ -247,7 +254,7 @@ func (o *options) showSession(c *cobra.Command, args []string) error {
 		rows = append(rows, [2]string{"sign of life", s.Sign})
 	}
 	for name, u := range s.Usage {
-		rows = append(rows, [2]string{"used of " + name, fmt.Sprintf("%d requests, %d input tokens, %d output tokens", u.Requests, u.InputTokens, u.OutputTokens)})
+		rows = append(rows, [2]string{"used", fmt.Sprintf("%s: %s, %d input tokens, %d output tokens", name, plural(int(u.Requests), "request"), u.InputTokens, u.OutputTokens)})
 	}
 	for _, r := range rows {
 		if _, err := fmt.Fprintf(o.env.Stdout, "%-14s %s\n", r[0], line(r[1], 200)); err != nil {
@@ -273,7 +280,7 @@ func (o *options) closeSession(c *cobra.Command, args []string) error {
 }
 
 func approvalsCommand(o *options) *cobra.Command {
-	c := &cobra.Command{Use: "approvals", Short: "Answer questions", Args: noArgs}
+	c := &cobra.Command{Use: "approvals", Short: "Answer questions", Args: noArgs, RunE: help}
 	var all bool
 	ls := &cobra.Command{Use: "ls", Short: "List the questions that wait for an answer", Args: noArgs, RunE: func(c *cobra.Command, _ []string) error { return o.listApprovals(c, all) }}
 	ls.Flags().BoolVarP(&all, "all", "a", false, "those that are settled, too")
@@ -324,8 +331,12 @@ func (o *options) printApproval(a api.ApprovalView) {
 	if a.By != "" {
 		_, _ = fmt.Fprintf(out, " by %s", line(a.By, 80))
 	}
-	_, _ = fmt.Fprintf(out, "\n  job      %s\n  rule     %s of mapping %s: %s\n  expires  %s\n  asks     %s on %s",
-		line(jobText(a.Job), 160), escape(a.Rule), escape(a.Mapping), line(a.Reason, 200), ago(a.Expires), line(a.Title, 160), escape(a.Connection))
+	when := "expires  " + ago(a.Expires)
+	if a.Decided != nil {
+		when = "settled  " + ago(*a.Decided) + because(a.VoteReason)
+	}
+	_, _ = fmt.Fprintf(out, "\n  job      %s\n  rule     %s of mapping %s: %s\n  %s\n  asks     %s on %s",
+		line(jobText(a.Job), 160), escape(a.Rule), escape(a.Mapping), line(a.Reason, 200), when, line(a.Title, 160), escape(a.Connection))
 	if a.Masked > 0 {
 		_, _ = fmt.Fprintf(out, "  (%s masked)", plural(a.Masked, "value"))
 	}

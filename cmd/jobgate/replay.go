@@ -71,7 +71,7 @@ func (t *teller) tell(l record.Line) error {
 			t.decision(l, e)
 		}
 	case *record.ApprovalAsked:
-		t.line(l, "          asks people (rule %s): %s", e.Rule, line(e.Text, 80))
+		t.line(l, "          asks people (rule %s): %s", e.Rule, line(strings.Replace(e.Text, "\n", " ", 1), 80))
 	case *record.ApprovalDecided:
 		t.line(l, "          %s%s%s", e.State, by(e), because(e.Reason))
 	case *record.ToolUse:
@@ -144,12 +144,23 @@ func statusText(status int) string {
 	return fmt.Sprintf(" with %d", status)
 }
 
-// spoken is the text that a model wrote in a piece of an answer: the text deltas of its events.
+// spoken is the text that a model wrote in an answer, or in a piece of a stream: the text deltas of its events.
 func spoken(e *record.Response) string {
 	if e.Base64 {
 		return ""
 	}
+	var whole struct {
+		Content []struct {
+			Text string `json:"text"`
+		} `json:"content"`
+	}
 	var out strings.Builder
+	if json.Unmarshal([]byte(e.Text), &whole) == nil {
+		for _, block := range whole.Content {
+			out.WriteString(strings.TrimSpace(block.Text) + " ")
+		}
+		return strings.TrimSpace(out.String())
+	}
 	for _, l := range strings.Split(e.Text, "\n") {
 		payload, ok := strings.CutPrefix(l, "data: ")
 		if !ok {
