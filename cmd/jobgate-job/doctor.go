@@ -46,6 +46,7 @@ func doctor(ctx context.Context, o *options, _ []string) error {
 		add(finding{"url", ok, address, ""})
 		add(checkServer(ctx, o)...)
 	}
+	add(checkSandbox())
 	s, list := checkToken(ctx, o)
 	add(list...)
 	if err == nil && s != nil {

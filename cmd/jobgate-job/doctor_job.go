@@ -68,6 +68,14 @@ func checkToken(ctx context.Context, o *options) (*source, []finding) {
 	return s, append(out, checkFresh(s))
 }
 
+// checkSandbox tells whether exec --sandbox can be had. Who does not use it needs nothing of that.
+func checkSandbox() finding {
+	if err := trySandbox(); err != nil {
+		return finding{"sandbox", skipped, err.Error(), ""}
+	}
+	return finding{"sandbox", ok, "exec --sandbox can be had here", ""}
+}
+
 func checkFresh(s *source) finding {
 	if s.provider.fresh != once {
 		return finding{"renewal", ok, "fresh tokens can be had while the job runs: they renew the session's lease", ""}

@@ -100,10 +100,11 @@ func (s *session) run(o *options, args []string, signals <-chan os.Signal) int {
 	}
 	leave, err := s.start(o, cmd)
 	if err != nil {
-		o.env.say("%s: %v", args[0], err)
 		if o.sandbox {
+			o.env.say("%s is not run: %v", args[0], err)
 			return exitFailed
 		}
+		o.env.say("%s: %v", args[0], err)
 		return codeOf(err)
 	}
 	err = waitFor(cmd, signals)

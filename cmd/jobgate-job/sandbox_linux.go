@@ -89,14 +89,37 @@ func (r *room) enter(cmd *exec.Cmd) error {
 	r.orders.Path, r.orders.Args = cmd.Path, cmd.Args
 	cmd.Path, cmd.Args = self, []string{"jobgate-job", "inside"}
 	cmd.ExtraFiles = []*os.File{r.inside}
+	cmd.SysProcAttr = namespaces()
+	return nil
+}
+
+// namespaces are the room's: its user is who started it, and has every capability over them.
+func namespaces() *syscall.SysProcAttr {
 	uid, gid := os.Getuid(), os.Getgid()
-	cmd.SysProcAttr = &syscall.SysProcAttr{
+	attr := &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWIPC,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}},
 	}
-	if uid != 0 { // who has no such id in the new namespace keeps its capabilities over exec only as ambient ones
-		cmd.SysProcAttr.AmbientCaps = []uintptr{capSetPrivileges, capBindPort, capNetwork, capMount}
+	if uid != 0 { // another user than root keeps capabilities over exec only as ambient ones
+		attr.AmbientCaps = []uintptr{capSetPrivileges, capBindPort, capNetwork, capMount}
+	}
+	return attr
+}
+
+// trySandbox makes namespaces for a moment.
+func trySandbox() error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	cmd := exec.Command(self, "version")
+	cmd.SysProcAttr = namespaces()
+	showMemory()
+	err = cmd.Run()
+	hideMemory()
+	if err != nil {
+		return sandboxHint(err)
 	}
 	return nil
 }
@@ -294,6 +317,6 @@ func dropPrivileges() error {
 
 // sandboxHint says what keeps a machine from making namespaces.
 func sandboxHint(err error) error {
-	return fmt.Errorf("--sandbox cannot be had here, and the command is not run: %w. It needs Linux with unprivileged user namespaces: "+
+	return fmt.Errorf("--sandbox cannot be had here: %w. It needs Linux with unprivileged user namespaces: "+
 		"in a container, a seccomp profile that allows them (clone with CLONE_NEWUSER); on Ubuntu, sysctl kernel.apparmor_restrict_unprivileged_userns=0", err)
 }

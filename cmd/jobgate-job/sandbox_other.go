@@ -19,6 +19,8 @@ func (*room) open(func(string, ...any)) (func(), error) { return nil, errors.Err
 
 func enterRoom(context.Context, *options, []string) error { return misuse("inside is Linux's only") }
 
+func trySandbox() error { return sandboxHint(errors.ErrUnsupported) }
+
 func sandboxHint(error) error {
-	return errors.New("--sandbox needs Linux, and the command is not run")
+	return errors.New("--sandbox needs Linux")
 }

@@ -30,23 +30,34 @@ import (
 	"github.com/jobgate/jobgate/internal/testkit"
 )
 
-// binaries are built once by TestMain.
-var binaries struct{ job, server string }
+// binaries are the programs, which are built when the first test needs them.
+var binaries struct {
+	dir, job, server string
+	once             sync.Once
+	err              error
+}
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "jobgate-job-test-")
-	if err == nil {
-		binaries.job, binaries.server = filepath.Join(dir, "jobgate-job"), filepath.Join(dir, "jobgate")
-		err = errors.Join(build(binaries.job, "."), build(binaries.server, "../jobgate"))
+	code := m.Run()
+	if binaries.dir != "" {
+		_ = os.RemoveAll(binaries.dir)
 	}
-	code := 1
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	} else {
-		code = m.Run()
-	}
-	_ = os.RemoveAll(dir)
 	os.Exit(code)
+}
+
+func needsBinaries(t *testing.T) {
+	t.Helper()
+	b := &binaries
+	b.once.Do(func() {
+		if b.dir, b.err = os.MkdirTemp("", "jobgate-job-test-"); b.err != nil {
+			return
+		}
+		b.job, b.server = filepath.Join(b.dir, "jobgate-job"), filepath.Join(b.dir, "jobgate")
+		b.err = errors.Join(build(b.job, "."), build(b.server, "../jobgate"))
+	})
+	if b.err != nil {
+		t.Fatal(b.err)
+	}
 }
 
 func build(out, pkg string) error {
@@ -98,6 +109,7 @@ type worldConfig struct {
 
 func newWorld(t *testing.T, c worldConfig) *world {
 	t.Helper()
+	needsBinaries(t)
 	w := &world{t: t, folder: t.TempDir(), log: &lockedBuffer{}}
 	var err error
 	if w.github, err = testkit.NewIssuer(testkit.IssuerConfig{}); err != nil {
