@@ -70,12 +70,13 @@ type keyPart struct {
 // denial refuses jobs that may run what somebody without write access wrote, or into which a person has a shell.
 type denial struct {
 	claim string                     // a mapping that matches this claim decides for itself
+	what  string                     // what is refused, for a page that says so
 	why   func(access.Claims) string // "" where there is nothing to refuse
 }
 
 // onlyEvents denies every event but those that take write access.
 func onlyEvents(claim string, trusted ...string) denial {
-	return denial{claim, func(c access.Claims) string {
+	return denial{claim, "every value but " + strings.Join(trusted, ", "), func(c access.Claims) string {
 		if event := c.Text(claim); !slices.Contains(trusted, event) {
 			return "event " + shown(event) + " can be started by people without write access"
 		}
@@ -85,7 +86,7 @@ func onlyEvents(claim string, trusted ...string) denial {
 
 // deniedValue denies one value of a claim.
 func deniedValue(claim, denied, why string) denial {
-	return denial{claim, func(c access.Claims) string {
+	return denial{claim, denied + ": " + why, func(c access.Claims) string {
 		if c.Text(claim) == denied {
 			return why
 		}

@@ -56,7 +56,7 @@ func githubDenials() []denial {
 	return []denial{
 		onlyEvents("event_name", "push", "workflow_dispatch", "schedule", "release", "merge_group", "repository_dispatch",
 			"deployment", "create", "delete"),
-		{"event_name", func(c access.Claims) string {
+		{"event_name", "any value, where ref is under refs/pull/ or head_ref is not empty", func(c access.Claims) string {
 			if strings.HasPrefix(c.Text("ref"), "refs/pull/") || c.Text("head_ref") != "" {
 				return "its refs are a pull request's"
 			}

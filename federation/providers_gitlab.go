@@ -30,7 +30,7 @@ func gitlab() *provider {
 		denials: []denial{
 			onlyEvents("pipeline_source", "push", "web", "schedule", "api"),
 			// In a merge request's pipeline from a fork, project_id is the fork and job_project_id where the job runs.
-			{"project_id", func(c access.Claims) string {
+			{"project_id", "a pipeline of another project than job_project_id, where the job runs: a fork's merge request", func(c access.Claims) string {
 				if runs := c.Text("job_project_id"); runs != "" && runs != c.Text("project_id") {
 					return "the pipeline is of project " + shown(c.Text("project_id")) + ", a fork of where the job runs"
 				}

@@ -18,13 +18,13 @@ func circleCI() *provider {
 		kind: []string{in + "job-id", in + "project-id"}, jobKey: keyParts(in + "job-id"),
 		tenants: []string{in + "org-id", in + "project-id"},
 		denials: []denial{
-			{in + "ssh-rerun", func(c access.Claims) string {
+			{in + "ssh-rerun", "true: a person has a shell in the job", func(c access.Claims) string {
 				if c[in+"ssh-rerun"] == true {
 					return "a person has a shell in the job"
 				}
 				return ""
 			}},
-			{in + "vcs-ref", func(c access.Claims) string {
+			{in + "vcs-ref", "refs/pull/...: it runs for a pull request", func(c access.Claims) string {
 				if strings.HasPrefix(c.Text(in+"vcs-ref"), "refs/pull/") {
 					return "it runs for a pull request"
 				}
@@ -74,7 +74,7 @@ func azureDevOps() *provider {
 		claims:   texts("org_id prj_id def_id rpo_id rpo_uri rpo_ver run_id", map[string]claimType{"rpo_ref": typeRef}),
 		subject:  "p://", kind: []string{"run_id", "def_id"}, jobKey: keyParts("run_id"), jti: true,
 		tenants: []string{"org_id", "prj_id"},
-		denials: []denial{{"rpo_ref", func(c access.Claims) string {
+		denials: []denial{{"rpo_ref", "refs/pull/...: it runs for a pull request", func(c access.Claims) string {
 			if strings.HasPrefix(c.Text("rpo_ref"), "refs/pull/") {
 				return "it runs for a pull request"
 			}
@@ -119,7 +119,7 @@ func codefresh() *provider {
 			scm_pull_request_target_branch runner_environment platform_url`, nil),
 		kind: []string{"workflow_id", "pipeline_id"}, jobKey: keyParts("workflow_id"),
 		tenants: []string{"account_id", "pipeline_id"},
-		denials: []denial{{"scm_pull_request_target_branch", func(c access.Claims) string {
+		denials: []denial{{"scm_pull_request_target_branch", "any value: it runs for a pull request", func(c access.Claims) string {
 			if _, there := c["scm_pull_request_target_branch"]; there {
 				return "it runs for a pull request"
 			}
@@ -162,7 +162,7 @@ func harness() *provider {
 		// A pipeline's id is chosen by people and comes again in other projects: all of them name the run.
 		jobKey:  keyParts("account_id", "organization_id", "project_id", "pipeline_id", "context"),
 		tenants: []string{"account_id"},
-		denials: []denial{{"context", func(c access.Claims) string {
+		denials: []denial{{"context", "one that holds triggerEvent:PR: it runs for a pull request", func(c access.Claims) string {
 			if strings.Contains(c.Text("context"), "triggerEvent:PR") {
 				return "it runs for a pull request"
 			}
@@ -179,7 +179,7 @@ func jenkins() *provider {
 		name: "jenkins", each: "controller, https://HOST/oidc", open: true,
 		claims: texts("", map[string]claimType{"build_number": typeInteger}),
 		kind:   []string{"build_number", "sub"}, jobKey: keyParts("sub", "build_number"),
-		denials: []denial{{"sub", func(c access.Claims) string {
+		denials: []denial{{"sub", "one that holds /job/PR-: it runs for a pull request", func(c access.Claims) string {
 			if strings.Contains(c.Text("sub"), "/job/PR-") {
 				return "it runs for a pull request"
 			}

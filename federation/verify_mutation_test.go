@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -17,8 +16,6 @@ import (
 
 	"github.com/jobgate/jobgate/federation"
 )
-
-var update = flag.Bool("update", false, "write generated files anew")
 
 // mutations are what a claim is changed in, one at a time. One that does not apply returns false.
 var mutations = []struct {
@@ -112,7 +109,7 @@ func TestMutations(t *testing.T) {
 	slices.Sort(lines)
 	got := "# provider, claim, and the changes to it that make no difference in some vector. Written by TestMutations -update.\n" +
 		strings.Join(lines, "")
-	if *update {
+	if *federation.Update {
 		if err := os.WriteFile(mutationsPassed, []byte(got), 0o600); err != nil {
 			t.Fatal(err)
 		}
