@@ -15,7 +15,9 @@ import (
 
 // TestSandbox runs a command that reaches Jobgate and nothing else, as root and as another user.
 func TestSandbox(t *testing.T) {
-	needsNamespaces(t)
+	if !namespaces(t) {
+		return
+	}
 	w := newWorld(t, worldConfig{script: testkit.ScriptSay("hello")})
 	outside, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -71,7 +73,9 @@ exit 6`, "http://"+outside.Addr().String())
 // TestSandboxName has a server with TLS under a name, which the command finds by that name, with the certificate checked.
 // The test's own mount namespace gives the name to the program outside.
 func TestSandboxName(t *testing.T) {
-	needsNamespaces(t)
+	if !namespaces(t) {
+		return
+	}
 	w := newWorld(t, worldConfig{script: testkit.ScriptSay("hello"), host: "jobgate.test"})
 	env := w.githubJob(nil)
 	env["SSL_CERT_FILE"], env["CURL_CA_BUNDLE"] = filepath.Join(w.folder, "tls.pem"), filepath.Join(w.folder, "tls.pem")
@@ -108,7 +112,9 @@ func TestSandboxName(t *testing.T) {
 
 // TestSandboxRefuses has what a sandbox could not hold: the command is not run.
 func TestSandboxRefuses(t *testing.T) {
-	needsNamespaces(t)
+	if !namespaces(t) {
+		return
+	}
 	w := newWorld(t, worldConfig{})
 	for i, c := range []struct {
 		name string
@@ -132,5 +138,26 @@ func TestSandboxRefuses(t *testing.T) {
 				t.Errorf("exec = %d, want %d and %q: %q\n%s", got.code, c.code, c.says, got.stdout, got.stderr)
 			}
 		})
+	}
+}
+
+// TestSandboxAbsent has a machine that makes no namespaces: the command is not run without them.
+func TestSandboxAbsent(t *testing.T) {
+	w := newWorld(t, worldConfig{})
+	cmd := w.program(w.githubJob(nil), "exec", "--sandbox", "--", "echo", "ran")
+	if namespaces(t) { // take them away
+		unshare, err := exec.LookPath("unshare")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Path = unshare
+		cmd.Args = append([]string{"unshare", "--user", "--map-root-user", "sh", "-c", `echo 0 >/proc/sys/user/max_user_namespaces && exec "$0" "$@"`, binaries.job}, cmd.Args[1:]...)
+	}
+	got := finish(t, cmd)
+	if got.code != 1 || got.stdout != "" || !strings.Contains(got.stderr, "echo is not run: --sandbox cannot be had here") {
+		t.Errorf("exec = %d, stdout %q:\n%s", got.code, got.stdout, got.stderr)
+	}
+	if s := w.only(); s.EndReason != "closed" {
+		t.Errorf("session is %s (%s), want closed", s.State, s.EndReason)
 	}
 }
