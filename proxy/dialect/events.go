@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/jobgate/jobgate/internal/access"
 )
@@ -12,6 +13,7 @@ import (
 func (f *Filter) take(dst, raw []byte) ([]byte, error) {
 	ev := &f.ev
 	if !f.simple || !ev.splitDelta(raw) {
+		dst = f.drain(dst)
 		ev.split(raw, !f.begun)
 	}
 	f.begun, f.simple = true, false
@@ -27,9 +29,13 @@ func (f *Filter) take(dst, raw []byte) ([]byte, error) {
 		return f.bare(dst, ev), nil
 	}
 	if !ev.readDelta(&f.scan) {
+		dst = f.drain(dst)
 		if err := ev.read(&f.scan, &f.usage); err != nil {
 			return f.unread(dst, ev, err)
 		}
+	}
+	if f.batched != nil && (ev.kind != blockDelta || ev.index != f.batchIndex || ev.flow != f.batched.flow) {
+		dst = f.drain(dst)
 	}
 	if f.judging {
 		if problem := f.ambiguity(ev); problem != "" {
@@ -260,8 +266,36 @@ func (b *block) indexEdit(ev *event) edit {
 	return edit{ev.indexAt.start, ev.indexAt.end, strconv.AppendInt(nil, int64(b.index+b.shift), 10)}
 }
 
+// waitRoom is memory for the events of one chunk that wait for their masker.
+type waitRoom struct {
+	pending []byte
+	items   []item
+}
+
+// waitRooms are lent to filters while a chunk is worked on, so that an idle stream holds none.
+var waitRooms = sync.Pool{New: func() any {
+	return &waitRoom{pending: make([]byte, 0, 32<<10), items: make([]item, 0, 256)}
+}}
+
+// lend gives the memory of the pending events back.
+func (f *Filter) lend() {
+	if room := f.room; room != nil && cap(f.pending) <= maxRoom {
+		clear(f.items[:cap(f.items)])
+		room.pending, room.items = f.pending[:0], f.items[:0]
+		waitRooms.Put(room)
+	}
+	f.room, f.pending, f.items = nil, nil, nil
+}
+
+// maxRoom is the largest memory that is kept for the next.
+const maxRoom = 128 << 10
+
 // push puts an event behind the pending ones.
 func (f *Filter) push(it item, raw []byte) {
+	if f.room == nil && len(f.items) == 0 && len(f.pending) == 0 {
+		f.room = waitRooms.Get().(*waitRoom)
+		f.pending, f.items = f.room.pending, f.room.items
+	}
 	it.start = len(f.pending)
 	f.pending = append(f.pending, raw...)
 	it.end = len(f.pending)
@@ -277,7 +311,15 @@ func (f *Filter) flush(dst []byte) []byte {
 		if it.stream != nil && it.stream.decided < it.to {
 			break
 		}
-		dst = f.release(dst, it)
+		if it.stream == nil || it.stream.touched(it.from, it.to) {
+			dst = f.release(dst, it)
+			continue
+		}
+		dst = f.pass(dst, f.pending[it.start:it.end], blockDelta)
+		if it.fresh {
+			f.tail = dropped
+		}
+		it.stream.forget(it.to)
 	}
 	if n == 0 {
 		return dst
@@ -285,7 +327,7 @@ func (f *Filter) flush(dst []byte) []byte {
 	f.items = append(f.items[:0], f.items[n:]...)
 	if len(f.items) == 0 {
 		if f.pending = f.pending[:0]; cap(f.pending) > keptBuffer {
-			f.pending, f.items = nil, nil
+			f.lend()
 		}
 		return dst
 	}
@@ -294,10 +336,25 @@ func (f *Filter) flush(dst []byte) []byte {
 	return dst
 }
 
+// moveOut puts what little still waits at the end of a chunk into memory of the filter's own.
+func (f *Filter) moveOut() {
+	if f.room == nil || len(f.items) == 0 || len(f.pending) > keptBuffer {
+		return
+	}
+	base := f.items[0].start
+	pending, items := bytes.Clone(f.pending[base:]), slices.Clone(f.items)
+	for i := range items {
+		items[i].start -= base
+		items[i].end -= base
+	}
+	f.lend()
+	f.pending, f.items = pending, items
+}
+
 // compact moves the pending bytes to the front.
 func (f *Filter) compact() {
 	base := f.items[0].start
-	if base < len(f.pending)/2 {
+	if base == 0 || base < len(f.pending)/2 {
 		return
 	}
 	f.pending = append(f.pending[:0], f.pending[base:]...)
@@ -307,18 +364,13 @@ func (f *Filter) compact() {
 	}
 }
 
-// release appends one event, with the matches in its text replaced.
+// release appends one event that has no text, or has matches in it, which are replaced.
 func (f *Filter) release(dst []byte, it *item) []byte {
 	raw := f.pending[it.start:it.end]
 	if it.stream == nil {
 		return f.passEvent(dst, &event{raw: raw, fresh: it.fresh})
 	}
 	ev := &f.waiting
-	if !it.stream.touched(it.from, it.to) {
-		it.stream.forget(it.to)
-		*ev = event{raw: raw, fresh: it.fresh, joined: ev.joined, body: body{kind: blockDelta}}
-		return f.passEvent(dst, ev)
-	}
 	ev.split(raw, false)
 	ev.kind, ev.fresh = blockDelta, it.fresh
 	text := appendUnescaped(nil, ev.data[it.text.start:it.text.end])
@@ -334,6 +386,7 @@ func (f *Filter) release(dst []byte, it *item) []byte {
 
 // settle decides about all that is pending, as if its blocks had stopped.
 func (f *Filter) settle(dst []byte) ([]byte, error) {
+	dst = f.drain(dst)
 	for _, b := range f.open {
 		if err := b.endFlows(); err != nil {
 			return dst, err

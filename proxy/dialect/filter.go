@@ -93,13 +93,17 @@ type Filter struct {
 	inserted int  // blocks that were put in
 	stopped  bool // a tool use was denied so that the turn ends
 
-	holding  *block   // the block that waits for its verdict
-	deferred [][]byte // events that wait behind it
-	pending  []byte   // raw bytes of items
+	holding  *block    // the block that waits for its verdict
+	deferred [][]byte  // events that wait behind it
+	room     *waitRoom // whose memory pending and items have, nil for their own
+	pending  []byte    // raw bytes of items
 	items    []item
 	waiting  event  // memory for an item that leaves
 	decoded  []byte // memory for a text that had escapes
-	size     int    // bytes in deferred
+
+	batched    *flowStream // it has pieces that its masker has not seen, all of one block
+	batchIndex int         // of that block
+	size       int         // bytes in deferred
 }
 
 // place says where the bytes of an event went.
@@ -130,6 +134,14 @@ func (f *Filter) Write(dst, chunk []byte) ([]byte, error) {
 }
 
 func (f *Filter) write(dst, chunk []byte) ([]byte, error) {
+	dst, err := f.events(dst, chunk)
+	dst = f.drain(dst)
+	f.moveOut()
+	return dst, err
+}
+
+// events takes the events that a chunk completes.
+func (f *Filter) events(dst, chunk []byte) ([]byte, error) {
 	if len(chunk) > 0 && f.split.cr && len(f.buf) == 0 {
 		if f.split.cr = false; chunk[0] == '\n' {
 			dst = f.lineFeed(dst)

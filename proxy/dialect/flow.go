@@ -9,6 +9,7 @@ type flowStream struct {
 	stream  *mask.Stream
 	masks   bool // or a match ends the answer
 	fed     int64
+	batch   []byte // pieces that the masker has not seen yet
 	decided int64
 	matches []mask.Match // that lie in events which have not left
 }
@@ -128,15 +129,21 @@ func (f *Filter) piece(dst []byte, ev *event, b *block) ([]byte, error) {
 		f.decoded = appendUnescaped(f.decoded[:0], text)
 		text = f.decoded
 	}
-	it := item{stream: fs, from: fs.fed, to: fs.fed + int64(len(text)), text: ev.text, fresh: ev.fresh, keep: ev.kind != blockDelta}
-	clean, err := fs.feed(text)
-	switch {
-	case err != nil:
-		return dst, err
-	case clean && len(f.items) == 0:
-		return f.send(dst, ev, b, nil), nil
-	case len(f.pending)+len(ev.raw) > f.cfg.MaxHeld:
-		return dst, tooLarge("more than %d bytes of the answer wait for their masker", f.cfg.MaxHeld)
+	from := fs.fed + int64(len(fs.batch))
+	it := item{stream: fs, from: from, to: from + int64(len(text)), text: ev.text, fresh: ev.fresh, keep: ev.kind != blockDelta}
+	if !fs.masks {
+		clean, err := fs.feed(text)
+		if err != nil {
+			return dst, err
+		}
+		if clean && len(f.items) == 0 {
+			return f.send(dst, ev, b, nil), nil
+		}
+	}
+	if len(f.pending)+len(ev.raw) > f.cfg.MaxHeld {
+		if dst = f.drain(dst); len(f.pending)+len(ev.raw) > f.cfg.MaxHeld {
+			return dst, tooLarge("more than %d bytes of the answer wait for their masker", f.cfg.MaxHeld)
+		}
 	}
 	raw := ev.raw
 	if b.shift > 0 {
@@ -146,5 +153,25 @@ func (f *Filter) piece(dst []byte, ev *event, b *block) ([]byte, error) {
 		raw, it.text, it.fresh = ev.raw, ev.text, ev.fresh
 	}
 	f.push(it, raw)
-	return f.flush(dst), nil
+	if !fs.masks {
+		return f.flush(dst), nil
+	}
+	fs.batch = append(fs.batch, text...)
+	f.batched, f.batchIndex = fs, ev.index
+	return dst, nil
+}
+
+// drain gives the pieces of a run of events to their masker at once, since it costs the same for one as for many, and
+// lets go of what is decided by that.
+func (f *Filter) drain(dst []byte) []byte {
+	fs := f.batched
+	if fs == nil {
+		return dst
+	}
+	f.batched = nil
+	_, _ = fs.feed(fs.batch) // a stream that masks has no error
+	if fs.batch = fs.batch[:0]; cap(fs.batch) > keptBuffer {
+		fs.batch = nil
+	}
+	return f.flush(dst)
 }

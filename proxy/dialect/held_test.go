@@ -19,7 +19,7 @@ the configuration like the others. The log line for a refused request shows only
 find out what happened. Tell me whether I should do these now, or leave them for a later change and describe them in the notes.`
 
 // TestFewEventsWait: events of one word each wait only where the word ends as a form of a secret begins. Most of what
-// waits does so for the first character of the value itself, or of its base64: s and e end many words.
+// waits does so for the first character of the value itself: s ends many words.
 func TestFewEventsWait(t *testing.T) {
 	var all []mask.Secret
 	for _, c := range []struct {
@@ -28,7 +28,7 @@ func TestFewEventsWait(t *testing.T) {
 	}{
 		{"anthropic", "sk-ant-api03-R2dVq7Zk0xWmT4yLb9JcPfHn3sEuAoQi8gKvXr5tDzB1wNlMjYh6CeFpGaSOU_I-kQ7AA", 15},
 		{"github", "ghp_9fKq2LzXv7TbWm4RcYs8HnJd3PgEa6UoQi1B", 5},
-		{"slack", "xoxb-2847561930-5829104736-Kd8sLq0ZpX7vTnB3yRmWc5Hf", 25},
+		{"slack", "xoxb-2847561930-5829104736-Kd8sLq0ZpX7vTnB3yRmWc5Hf", 5},
 		{"password", "T7w$kP2zQ9mXv4LrB8nGc6JhYd3Fs5KtEa0UoWi1", 5},
 	} {
 		secret := mask.Secret{Name: c.name, Value: []byte(c.value)}
@@ -37,8 +37,8 @@ func TestFewEventsWait(t *testing.T) {
 			t.Errorf("%s: %d %% of the events wait, want at most %d", c.name, n, c.most)
 		}
 	}
-	if n := waiting(t, all...); n > 40 {
-		t.Errorf("all: %d %% of the events wait, want at most 40", n)
+	if n := waiting(t, all...); n > 25 {
+		t.Errorf("all: %d %% of the events wait, want at most 25", n)
 	}
 }
 

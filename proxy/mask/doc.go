@@ -20,8 +20,8 @@
 //   - in hexadecimal, in either case, mixed freely;
 //   - in base64 and base64url, wherever in a longer encoded value it lies, padded or not. The character at its end, which
 //     shares bits with what follows, is masked too (not where a line break parts it from the rest). The one at its
-//     beginning, which shares bits with what precedes, is left standing: at most 4 bits of the value show next to the
-//     placeholder. Where another base64 character stands in its place, the text is no encoding of the value and is
+//     beginning, which shares bits with what precedes, is left standing, and so is the first one behind other base64: at
+//     most 6 bits of the value show next to the placeholder. Where another base64 character stands in its place, the text is no encoding of the value and is
 //     left as it is. Padding is left standing. Line breaks of a wrapped encoding, CR LF or LF, are stepped over;
 //   - any of these once more inside percent encoding or JSON escapes: at most two layers of escapes in all, in any
 //     order (JSON in JSON, a URL in JSON, JSON in a form field, twice percent-encoded).

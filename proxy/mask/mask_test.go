@@ -121,8 +121,8 @@ func TestBase64Edges(t *testing.T) {
 		b64([]byte("hunter2!")):         m + "=",
 		b64([]byte("xhunter2!")):        "eG" + m,
 		b64([]byte("xyhunter2!")):       "eHl" + m + "==",
-		b64([]byte("xyzhunter2!xyz")):   "eHl6" + m + "4eXo=",
-		"the" + b64([]byte("hunter2!")): "the" + m + "=",
+		b64([]byte("xyzhunter2!xyz")):   "eHl6a" + m + "4eXo=",
+		"the" + b64([]byte("hunter2!")): "thea" + m + "=",
 		"eH" + "h1bnRlcjIh":             "eHh1bnRlcjIh", // G holds the first bits, H does not
 		" " + "h1bnRlcjIh":              " " + m,
 		"\n" + "h1bnRlcjIh":             "\n" + m,

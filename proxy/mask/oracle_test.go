@@ -158,6 +158,12 @@ func oracleForms(value []byte) []form {
 			}
 		}
 		all = append(all, f)
+		if before == 0 {
+			short := f
+			short.head, short.must = f.must[0], f.must[1:]
+			all[len(all)-1].head = func(byte) bool { return false }
+			all = append(all, short)
+		}
 	}
 	return all
 }

@@ -82,7 +82,17 @@ func patternsOf(dst []pattern, s *Secret) []pattern {
 	for before := range 3 {
 		dst = append(dst, base64Pattern(s, before))
 	}
-	return dst
+	return append(dst, shortened(&dst[len(dst)-3]))
+}
+
+// shortened makes of p, the form in which nothing shares a character with the value's beginning, the one for behind other
+// base64: its first character is not masked, as those before the other forms are not. p is left for where none is.
+func shortened(p *pattern) pattern {
+	short := *p
+	short.before = edge{mask: 0x3f, want: uint8(base64Value(p.b[0]))}
+	short.b = p.b[1:]
+	p.before = edge{want: 1} // which rules out every character
+	return short
 }
 
 // base64Pattern is the value's form where before bytes (0 to 2) of something else come first in its group of three. Its
