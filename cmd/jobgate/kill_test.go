@@ -162,17 +162,17 @@ func (w *world) callsOf(session string) (sent int, ended []string, interrupted i
 
 // TestKillWithQuestion kills the server while a question waits, and lets a window pass before the next start.
 func TestKillWithQuestion(t *testing.T) {
-	w := newWorld(t, worldConfig{script: holding, mapping: "    window: {max: 2s, lease: 2s}"})
+	w := newWorld(t, worldConfig{script: holding, mapping: "    window: {max: 6s, lease: 6s}"})
 	w.stop()
 	server := w.startChild()
 	t.Cleanup(server.kill)
 	token := w.open()
+	opened := time.Now()
 	held := w.send(token.AccessToken, messageBody("release", true))
 	w.slackMessage(func(m testkit.SlackMessage) bool { return len(m.Buttons()) == 2 })
-	opened := time.Now()
 	server.kill()
 	w.wait(held)
-	w.eventually("the window has passed", func() bool { return time.Since(opened) > 2*time.Second })
+	w.eventually("the window has passed", func() bool { return time.Since(opened) > 6*time.Second })
 	w.start()
 	w.slackMessage(func(m testkit.SlackMessage) bool { return m.Edits > 0 && len(m.Buttons()) == 0 })
 	w.refused(token.AccessToken, "the window reached its longest duration")

@@ -22,6 +22,7 @@ func TestRestart(t *testing.T) {
 	if status, body := w.ask(token.AccessToken, "one"); status != http.StatusOK {
 		t.Fatalf("the first call = %d %s", status, body)
 	}
+	w.eventually("the call is settled", func() bool { return w.session(token.SessionID).Usage["anthropic"].InputTokens > 0 })
 	before := w.session(token.SessionID)
 
 	w.stop()
