@@ -209,20 +209,6 @@ func checkValue(path string, value any, kind claimType) error {
 	switch base := kind &^ nullable; base {
 	case typeList, typeObject:
 		return wrong(path, "the claim is a %s; use when or paths for what is in it", base)
-	case typeText, typeDigits, typeRef:
-		s, ok := value.(string)
-		switch {
-		case value == nil && kind&nullable != 0:
-			return nil
-		case !ok:
-			return wrong(path, "the claim is a string; quote it: \"%v\"", value)
-		case base == typeDigits && !onlyDigits.MatchString(s):
-			return wrong(path, "%q is no id; the claim is a number in quotes, such as \"123456\", not a name", s)
-		case base == typeRef && s != "" && !strings.HasPrefix(s, "refs/"):
-			return wrong(path, "%q is no full ref, and a tag can have a branch's name; write refs/heads/%s", s, s)
-		case strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f || r == '\ufffd' }):
-			return wrong(path, "%q has control characters, which no claim has", s)
-		}
 	case typeBoolean:
 		if _, ok := value.(bool); !ok {
 			return wrong(path, "the claim is a boolean; write true or false, without quotes")
@@ -231,6 +217,41 @@ func checkValue(path string, value any, kind claimType) error {
 		if _, ok := value.(int64); !ok {
 			return wrong(path, "the claim is an integer; write it without quotes")
 		}
+	default:
+		s, ok := value.(string)
+		switch {
+		case value == nil && kind&nullable != 0:
+			return nil
+		case !ok:
+			return wrong(path, "the claim is a string; quote it: \"%v\"", value)
+		}
+		return checkText(path, s, base)
+	}
+	return nil
+}
+
+var (
+	commitHash  = regexp.MustCompile(`\A([0-9a-f]{40}|[0-9a-f]{64})\z`)
+	workflowRef = regexp.MustCompile(`\A[^/@]+/[^/@]+/.+@(refs/.+|[0-9a-f]{40}|[0-9a-f]{64})\z`)
+)
+
+// checkText refuses texts that a claim of this type never has. An empty one stands for what is not there.
+func checkText(path, s string, kind claimType) error {
+	switch {
+	case kind == typeDigits && !onlyDigits.MatchString(s):
+		return wrong(path, "%q is no id; the claim is a number in quotes, such as \"123456\", not a name", s)
+	case s == "":
+		return nil
+	case kind == typeRef && !strings.HasPrefix(s, "refs/"):
+		return wrong(path, "%q is no full ref, and a tag can have a branch's name; write refs/heads/%s", s, s)
+	case kind == typeCommit && !commitHash.MatchString(s):
+		return wrong(path, "%q is no commit; write its whole hash, 40 or 64 small hex digits", s)
+	case kind == typeWorkflow && !workflowRef.MatchString(s):
+		return wrong(path, "%q names no workflow as tokens do; write OWNER/REPO/PATH@REF, the ref a commit's whole hash or a full one, such as refs/heads/main", s)
+	case kind == typeASCII && strings.ContainsFunc(s, func(r rune) bool { return r > 0x7e }):
+		return wrong(path, "%+q has a character that such names never have, and that may only look like the one that is meant; type it anew, or match the id", s)
+	case strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f || r == '\ufffd' }):
+		return wrong(path, "%q has control characters, which no claim has", s)
 	}
 	return nil
 }

@@ -14,13 +14,16 @@ import (
 type claimType uint8
 
 const (
-	typeText    claimType = iota + 1
-	typeDigits            // a string of digits, or an empty one: an id
-	typeRef               // a string: a full git ref, such as refs/heads/main
-	typeBoolean           // true or false, not "true"
-	typeInteger           // a JSON number
-	typeList              // an array of strings
-	typeObject            // anything nested
+	typeText     claimType = iota + 1
+	typeDigits             // a string of digits, or an empty one: an id
+	typeRef                // a string: a full git ref, such as refs/heads/main
+	typeASCII              // a string: a name in which the provider has ASCII only
+	typeCommit             // a string: the hash of a commit, in hex
+	typeWorkflow           // a string: OWNER/REPO/PATH@REF, the ref a full one or a commit's hash
+	typeBoolean            // true or false, not "true"
+	typeInteger            // a JSON number
+	typeList               // an array of strings
+	typeObject             // anything nested
 )
 
 // nullable is added to a type that may be null, too.
@@ -241,7 +244,7 @@ func (t claimType) admits(value any) bool {
 	}
 	ok := false
 	switch t &^ nullable {
-	case typeText, typeRef:
+	case typeText, typeRef, typeASCII, typeCommit, typeWorkflow:
 		_, ok = value.(string)
 	case typeDigits:
 		var s string
@@ -268,8 +271,11 @@ func (t claimType) admits(value any) bool {
 // String names the type for people.
 func (t claimType) String() string {
 	name := map[claimType]string{
-		typeText: "string", typeDigits: "string of digits", typeRef: "string", typeBoolean: "boolean", typeInteger: "integer", typeList: "list of strings", typeObject: "object",
+		typeDigits: "string of digits", typeBoolean: "boolean", typeInteger: "integer", typeList: "list of strings", typeObject: "object",
 	}[t&^nullable]
+	if name == "" {
+		name = "string"
+	}
 	if t&nullable != 0 {
 		name += " or null"
 	}

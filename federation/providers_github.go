@@ -20,9 +20,11 @@ func githubActions() *provider {
 		shared: func(issuer string) bool {
 			return issuer == githubIssuer || strings.HasPrefix(issuer, githubIssuer+"/")
 		},
-		claims: texts(`actor base_ref enterprise environment environment_node_id event_name head_ref issuer_scope
-			job_workflow_ref job_workflow_sha ref_protected ref_type repository repository_owner repository_visibility
-			runner_environment sha workflow workflow_ref workflow_sha`, map[string]claimType{
+		claims: texts(`base_ref environment environment_node_id event_name head_ref issuer_scope ref_protected ref_type
+			repository_visibility runner_environment workflow`, map[string]claimType{
+			"actor": typeASCII, "enterprise": typeASCII, "repository": typeASCII, "repository_owner": typeASCII,
+			"job_workflow_ref": typeWorkflow, "workflow_ref": typeWorkflow,
+			"job_workflow_sha": typeCommit, "sha": typeCommit, "workflow_sha": typeCommit,
 			"ref": typeRef, "actor_id": typeDigits, "check_run_id": typeDigits, "enterprise_id": typeDigits, "repository_id": typeDigits,
 			"repository_owner_id": typeDigits, "run_attempt": typeDigits, "run_id": typeDigits, "run_number": typeDigits,
 		}),

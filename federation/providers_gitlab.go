@@ -16,9 +16,10 @@ func gitlab() *provider {
 	return &provider{
 		name: "gitlab", each: "instance", url: gitlabIssuer,
 		shared: func(issuer string) bool { return issuer == gitlabIssuer },
-		claims: texts(`namespace_path project_path job_namespace_path job_project_path pipeline_source ref ref_type
-			ref_protected environment environment_protected deployment_tier environment_action runner_environment sha
-			project_visibility job_source target_audience`, map[string]claimType{
+		claims: texts(`pipeline_source ref ref_type ref_protected environment environment_protected deployment_tier
+			environment_action runner_environment project_visibility job_source target_audience`, map[string]claimType{
+			"namespace_path": typeASCII, "project_path": typeASCII, "job_namespace_path": typeASCII, "job_project_path": typeASCII,
+			"sha":          typeCommit,
 			"namespace_id": typeDigits, "project_id": typeDigits, "job_namespace_id": typeDigits, "job_project_id": typeDigits,
 			"pipeline_id": typeDigits, "job_id": typeDigits, "ref_path": typeRef,
 			"user_id": typeDigits | nullable, "user_login": maybe, "user_email": maybe, "user_access_level": maybe,
