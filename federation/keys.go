@@ -126,7 +126,7 @@ func (s *keySet) refresh(ctx context.Context) bool {
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
 		defer cancel()
-		keys, keep, err := s.load(ctx)
+		keys, keep, err := s.insist(ctx)
 		s.finish(keys, keep, err)
 		return err == nil, nil
 	})
@@ -144,11 +144,35 @@ func (s *keySet) load(ctx context.Context) (map[string]publicKey, time.Duration,
 	}
 }
 
+// insist fetches, and fetches again for as long as an exchange waits where the issuer fails and there are no keys at all:
+// clients that do not come again would fail by a moment's fault.
+func (s *keySet) insist(ctx context.Context) (keys map[string]publicKey, keep time.Duration, err error) {
+	_, _, usable := s.cached("")
+	for pause := firstPause; ; pause *= 2 {
+		if keys, keep, err = s.load(ctx); err == nil || usable {
+			return keys, keep, err
+		}
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < pause {
+			return nil, 0, err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, 0, err
+		}
+	}
+}
+
 func (s *keySet) begin() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.now()
-	if !s.tried.IsZero() && now.Sub(s.tried) < coolDown {
+	now, wait := s.now(), coolDown
+	if s.fetched.IsZero() || now.Sub(s.fetched) >= s.stale {
+		wait = coldCoolDown
+	}
+	if !s.tried.IsZero() && now.Sub(s.tried) < wait {
 		return false
 	}
 	s.tried = now

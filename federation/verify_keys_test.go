@@ -105,14 +105,25 @@ func TestCallerThatLeavesDoesNotEndTheFetch(t *testing.T) {
 }
 
 func TestFailedFetchStartsTheCoolDown(t *testing.T) {
-	w := newRig(t)
-	w.net.fail = errors.New("no route")
-	w.want(t, w.token(nil), "keys_unavailable")
-	w.net.set(func(n *network) { n.fail = nil })
-	w.want(t, w.token(nil), "keys_unavailable")
-	w.wantRequests(t, 1)
-	w.clock.add(time.Minute)
-	w.want(t, w.token(nil), "ok")
+	synctest.Test(t, func(t *testing.T) {
+		w := newRig(t)
+		w.net.fail = errors.New("no route")
+		w.want(t, w.token(nil), "keys_unavailable")
+		w.net.set(func(n *network) { n.fail = nil })
+		w.want(t, w.token(nil), "keys_unavailable")
+		w.wantRequests(t, 5) // of one refresh
+		w.clock.add(10 * time.Second)
+		w.want(t, w.token(nil), "ok")
+	})
+}
+
+func TestFirstFetchIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newRig(t)
+		w.net.fail = errors.New("no route")
+		time.AfterFunc(time.Second, func() { w.net.set(func(n *network) { n.fail = nil }) })
+		w.want(t, w.token(nil), "ok")
+	})
 }
 
 func TestOutage(t *testing.T) {

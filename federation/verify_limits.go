@@ -33,6 +33,9 @@ const (
 	maxFetches = 4
 	// coolDown is the least time between two refreshes, whatever tokens say and whether or not the first succeeded.
 	coolDown = time.Minute
+	// coldCoolDown is the same while there are no keys that can be used, so that nobody is served: an issuer that is back is
+	// found soon. firstPause is between attempts within one refresh then, and doubles.
+	coldCoolDown, firstPause = 10 * time.Second, 250 * time.Millisecond
 	// freshKeys is how long keys are used before they are fetched anew, where the issuer does not say, and minFresh and
 	// maxFresh what its word is kept between.
 	freshKeys, minFresh, maxFresh = time.Hour, 5 * time.Minute, 24 * time.Hour
