@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,6 +9,47 @@ import (
 	"github.com/jobgate/jobgate/internal/access"
 	"github.com/jobgate/jobgate/internal/api"
 )
+
+// ReadUnverified returns the identity that a token claims, of which nothing was verified: to read it, and to decide
+// nothing by it. Where its issuer is none of these, it is one of the named provider or, without a name, one of the
+// table's, and known is false. No network is used.
+func ReadUnverified(raw string, issuers []Issuer, provider string) (id access.Identity, known bool, err error) {
+	t, err := parse(raw)
+	if err != nil {
+		return id, false, readable(err)
+	}
+	url, _ := t.claims["iss"].(string)
+	known = slices.ContainsFunc(issuers, func(i Issuer) bool { whole, _, err := i.complete(); return err == nil && whole.URL == url })
+	if !known {
+		row := providerOf(url, provider)
+		if row == nil {
+			return id, false, fmt.Errorf("the token's issuer %s is none of the configuration file's; name its provider, one of %s", shown(url), strings.Join(Providers(), ", "))
+		}
+		name, _, _ := strings.Cut(row.name, "-")
+		issuers = []Issuer{{Name: name, Provider: row.name, URL: url}}
+	}
+	v, err := NewVerifier(VerifierConfig{Audience: "nobody reads it here", Issuers: issuers})
+	if err != nil {
+		return id, known, err
+	}
+	if id, err = v.unverified(raw); err != nil {
+		return id, known, readable(err)
+	}
+	return id, known, nil
+}
+
+// readable returns a refusal whose text says what was wrong.
+func readable(err error) error { return errors.New("the token cannot be read: " + detailOf(err)) }
+
+// providerOf returns the row of that name, or without one that of a provider with this one issuer; nil for none.
+func providerOf(issuer, name string) *provider {
+	for _, p := range providers() {
+		if p.name == name || name == "" && p.url != "" && p.url == issuer {
+			return p
+		}
+	}
+	return nil
+}
 
 // Suggestion is a mapping that serves one kind of job and no other, for people to look at and complete.
 type Suggestion struct {

@@ -108,7 +108,7 @@ func TestOperatorsDay(t *testing.T) {
 		t.Logf("$ jobgate %s\n%s", strings.Join(args, " "), out)
 		return out
 	}
-	has(show("mappings", "apply", "-f", mapping), "extra", "in force")
+	has(once("mappings", "apply", "-f", mapping, "--yes"), "extra", "in force")
 	has(once("mappings", "delete", "extra"), "extra", "deleted")
 	has(once("mappings", "delete", "agents"), "agents", "ended")
 	has(show("mappings", "ls"), "deleted by operator on the control socket", "extra")

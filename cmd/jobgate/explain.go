@@ -23,6 +23,9 @@ import (
 // maxShown bounds a file of a token or of claims: no token comes near it.
 const maxShown = 64 << 10
 
+// maxMapping bounds a mapping's file, as the server does.
+const maxMapping = 1 << 20
+
 func explainCommand(o *options) *cobra.Command {
 	var token, claims, issuer string
 	c := &cobra.Command{
@@ -76,13 +79,13 @@ func explainCommand(o *options) *cobra.Command {
 func (o *options) explainRequest(token, claims, issuer string, args []string) (api.ExplainRequest, error) {
 	switch {
 	case token != "":
-		raw, err := o.readShown(token)
+		raw, err := o.readInput(token, maxShown)
 		if err == nil && strings.TrimSpace(string(raw)) == "" {
 			err = fmt.Errorf("%s has no token in it", token)
 		}
 		return api.ExplainRequest{Token: strings.TrimSpace(string(raw))}, err
 	case claims != "":
-		raw, err := o.readShown(claims)
+		raw, err := o.readInput(claims, maxShown)
 		if err == nil && !json.Valid(raw) {
 			err = fmt.Errorf("%s is no JSON: write the claims as an object, such as {\"repository_id\": \"456789\"}", claims)
 		}
@@ -95,8 +98,8 @@ func (o *options) explainRequest(token, claims, issuer string, args []string) (a
 	return api.ExplainRequest{Exchange: args[0]}, nil
 }
 
-// readShown reads a file, or the standard input.
-func (o *options) readShown(file string) ([]byte, error) {
+// readInput reads a file, or the standard input, of a size at most.
+func (o *options) readInput(file string, most int64) ([]byte, error) {
 	in := o.env.Stdin
 	if file != "-" {
 		f, err := os.Open(filepath.Clean(file))
@@ -106,9 +109,9 @@ func (o *options) readShown(file string) ([]byte, error) {
 		defer func() { _ = f.Close() }()
 		in = f
 	}
-	raw, err := io.ReadAll(io.LimitReader(in, maxShown+1))
-	if err == nil && len(raw) > maxShown {
-		err = fmt.Errorf("%s has more than %d bytes", file, maxShown)
+	raw, err := io.ReadAll(io.LimitReader(in, most+1))
+	if err == nil && int64(len(raw)) > most {
+		err = fmt.Errorf("%s has more than %d bytes", file, most)
 	}
 	return raw, err
 }

@@ -1,18 +1,13 @@
 package main
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/jobgate/jobgate/internal/api"
 )
@@ -23,6 +18,7 @@ func mappingsCommand(o *options) *cobra.Command {
 		&cobra.Command{Use: "ls", Short: "List the mappings, deleted ones among them", Args: noArgs, RunE: o.listMappings},
 		&cobra.Command{Use: "show NAME", Short: "Show a mapping", Args: exactly(1, "a mapping's name"), RunE: o.showMapping},
 		o.applyCommand(),
+		o.suggestCommand(),
 		&cobra.Command{Use: "delete NAME", Short: "Delete a mapping: its sessions end at once, open streams are cut",
 			Args: exactly(1, "a mapping's name"), RunE: o.deleteMapping},
 		&cobra.Command{Use: "restore NAME", Short: "Put a mapping of the file in force again that was deleted here",
@@ -66,78 +62,16 @@ func (o *options) showMapping(c *cobra.Command, args []string) error {
 	if o.json() {
 		return o.printJSON(m)
 	}
-	var out bytes.Buffer
-	e := yaml.NewEncoder(&out)
-	e.SetIndent(2)
-	if err := e.Encode(m.Spec); err != nil {
+	text, err := api.EncodeYAML(m.Spec)
+	if err != nil {
 		return err
 	}
 	state := ""
 	if m.Deleted {
 		state = ", deleted by " + m.By
 	}
-	_, err = fmt.Fprintf(o.env.Stdout, "# revision %d from %s%s, %s\n%s", m.Revision, m.Source, escape(state), plural(m.Sessions, "open session"), escape(out.String()))
+	_, err = fmt.Fprintf(o.env.Stdout, "# revision %d from %s%s, %s\n%s", m.Revision, m.Source, escape(state), plural(m.Sessions, "open session"), escape(text))
 	return err
-}
-
-func (o *options) applyCommand() *cobra.Command {
-	var file string
-	c := &cobra.Command{Use: "apply -f FILE", Short: "Create or replace a mapping from a YAML or JSON file", Args: noArgs}
-	c.Flags().StringVarP(&file, "file", "f", "", "the mapping's file")
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		if file == "" {
-			return usageError{errors.New("name the mapping's file with -f")}
-		}
-		spec, err := readMapping(file)
-		if err != nil {
-			return err
-		}
-		cl, err := o.newClient()
-		if err != nil {
-			return err
-		}
-		path := "/v1/mappings/" + url.PathEscape(spec.Name)
-		var m api.MappingView
-		header := map[string]string{}
-		if err := cl.do(c.Context(), http.MethodGet, path, nil, nil, &m); err == nil && !m.Deleted {
-			header["If-Match"] = `"` + strconv.FormatInt(m.Revision, 10) + `"`
-		}
-		if err := cl.do(c.Context(), http.MethodPut, path, header, spec, &m); err != nil {
-			return err
-		}
-		if o.json() {
-			return o.printJSON(m)
-		}
-		_, err = fmt.Fprintf(o.env.Stdout, "mapping %s: revision %d is in force, %s\n", escape(m.Name), m.Revision, plural(m.Sessions, "open session"))
-		return err
-	}
-	return c
-}
-
-// readMapping reads one mapping; JSON is YAML.
-func readMapping(file string) (api.Mapping, error) {
-	var m api.Mapping
-	raw, err := os.ReadFile(filepath.Clean(file))
-	if err != nil {
-		return m, err
-	}
-	found := &problems{file: file}
-	var doc yaml.Node
-	if err := yaml.Unmarshal(raw, &doc); err != nil || len(doc.Content) == 0 {
-		return m, fmt.Errorf("%s is no YAML or JSON document: %w", file, err)
-	}
-	checkKeys(doc.Content[0], &m, found)
-	if err := found.or(); err != nil {
-		return m, err
-	}
-	if err := doc.Content[0].Decode(&m); err != nil {
-		addDecodeErrors(found, err)
-		return m, found
-	}
-	if m.Name == "" {
-		found.add(1, "name", "the mapping has no name")
-	}
-	return m, found.or()
 }
 
 func (o *options) deleteMapping(c *cobra.Command, args []string) error {
