@@ -96,7 +96,7 @@ func TestDoorTakesExactlyOneToken(t *testing.T) {
 		{"none", nil, "", 401},
 		{"foreign only", []string{"X-Api-Key", "sk-ant-mine"}, "", 401},
 		{"cut", []string{"X-Api-Key", w.token[:20]}, "", 401},
-		{"changed", []string{"X-Api-Key", w.token[:30] + "A" + w.token[31:]}, "", 401},
+		{"changed", []string{"X-Api-Key", w.token[:30] + string(w.token[30]^1) + w.token[31:]}, "", 401},
 		{"basic", []string{"Authorization", "Basic " + w.token}, "", 401},
 		{"in the query", []string{"X-Api-Key", w.token}, "?key=" + w.token, 400},
 		{"escaped in the query", []string{"X-Api-Key", w.token}, "?key=%6ag" + w.token[2:], 400},
