@@ -248,7 +248,8 @@ func send(client *http.Client, req *http.Request) (int, []byte, error) {
 	return resp.StatusCode, body, nil
 }
 
-const privateCA = "its certificate comes from an authority that is not known here; for a private one, name its PEM file in SSL_CERT_FILE (and in NODE_EXTRA_CA_CERTS for Node clients)"
+const privateCA = "its certificate comes from an authority that is not known here; for a private one, " +
+	"name its PEM file in SSL_CERT_FILE (and in NODE_EXTRA_CA_CERTS for Node clients)"
 
 // explain says what a failed request means. The URL is left out of it: a mint's may hold what is nobody's business.
 func explain(err error, host string) error {

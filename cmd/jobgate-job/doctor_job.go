@@ -10,7 +10,8 @@ import (
 
 func checkShadows(env environment) []finding {
 	if found := foundShadows(env); len(found) > 0 {
-		return []finding{{"shadows", fail, strings.Join(found, ", ") + " stands in the environment: Claude clients prefer it, silently, to a session", "take it out of the job's variables"}}
+		return []finding{{"shadows", fail, strings.Join(found, ", ") + " stands in the environment: Claude clients prefer it, silently, to a session",
+			"take it out of the job's variables"}}
 	}
 	return []finding{{"shadows", ok, "nothing that a Claude client would prefer to a session", ""}}
 }

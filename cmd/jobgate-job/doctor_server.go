@@ -114,7 +114,8 @@ func rounded(d time.Duration) time.Duration { return d.Round(100 * time.Microsec
 func certificateHint(err error) string {
 	var certificate *tls.CertificateVerificationError
 	if errors.As(err, &certificate) {
-		return "a company's own certificate authority: name its PEM file in SSL_CERT_FILE for this program and in NODE_EXTRA_CA_CERTS for Claude Code; verification cannot be switched off"
+		return "a company's own certificate authority: name its PEM file in SSL_CERT_FILE for this program and in NODE_EXTRA_CA_CERTS for " +
+			"Claude Code; verification cannot be switched off"
 	}
 	return "check the network between the runner and Jobgate: firewall, proxy variables, port"
 }
@@ -124,12 +125,14 @@ func checkTLS(env environment, state *tls.ConnectionState) []finding {
 		return []finding{{"tls", ok, "none: a loopback address", ""}}
 	}
 	leaf := state.PeerCertificates[0]
-	text := fmt.Sprintf("%s, certificate by %s, good until %s", tls.VersionName(state.Version), visible(leaf.Issuer.CommonName, 100), leaf.NotAfter.UTC().Format(time.DateOnly))
+	text := fmt.Sprintf("%s, certificate by %s, good until %s",
+		tls.VersionName(state.Version), visible(leaf.Issuer.CommonName, 100), leaf.NotAfter.UTC().Format(time.DateOnly))
 	switch {
 	case time.Until(leaf.NotAfter) < leaf.NotAfter.Sub(leaf.NotBefore)/late:
 		return []finding{{"tls", warn, text, "renew the certificate"}}
 	case (env.get("SSL_CERT_FILE") != "" || env.get("SSL_CERT_DIR") != "") && env.get("NODE_EXTRA_CA_CERTS") == "":
-		return []finding{{"tls", warn, text, "SSL_CERT_FILE is set and NODE_EXTRA_CA_CERTS is not: Claude Code and other Node clients have authorities of their own, and may not know this one"}}
+		return []finding{{"tls", warn, text,
+			"SSL_CERT_FILE is set and NODE_EXTRA_CA_CERTS is not: Claude Code and other Node clients have authorities of their own, and may not know this one"}}
 	}
 	return []finding{{"tls", ok, text, ""}}
 }
@@ -142,7 +145,8 @@ func checkClock(date string, now time.Time) finding {
 	}
 	off := now.Sub(at).Round(time.Second)
 	if off.Abs() > skew {
-		return finding{"clock", warn, fmt.Sprintf("this machine's clock is %s off the server's", off), "one of the two is wrong: tokens that the runner makes itself would be refused, and certificates misjudged; set up NTP"}
+		return finding{"clock", warn, fmt.Sprintf("this machine's clock is %s off the server's", off),
+			"one of the two is wrong: tokens that the runner makes itself would be refused, and certificates misjudged; set up NTP"}
 	}
 	return finding{"clock", ok, fmt.Sprintf("within %s of the server's", skew), ""}
 }

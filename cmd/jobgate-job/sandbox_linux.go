@@ -33,6 +33,7 @@ type room struct {
 type roomOrders struct {
 	Listen string   `json:"listen"`
 	Hosts  string   `json:"hosts"` // a file to stand in for /etc/hosts, "" for none
+	Hide   []string `json:"hide"`  // files that hold a CI token
 	Path   string   `json:"path"`
 	Args   []string `json:"args"`
 }
@@ -61,7 +62,7 @@ func newRoom(s *session) (*room, error) {
 	if port == "" {
 		port = map[string]string{"https": "443", "http": "80"}[target.Scheme]
 	}
-	r := &room{dial: net.JoinHostPort(host, port), orders: roomOrders{Listen: "127.0.0.1:" + port}}
+	r := &room{dial: net.JoinHostPort(host, port), orders: roomOrders{Listen: "127.0.0.1:" + port, Hide: tokenFiles(s.source)}}
 	switch {
 	case host == "::1" || net.ParseIP(host) != nil && !net.ParseIP(host).IsLoopback():
 		return nil, fmt.Errorf("--sandbox needs Jobgate's url to have a name, not the address %s", host)
@@ -78,6 +79,17 @@ func newRoom(s *session) (*room, error) {
 	}
 	r.channel, r.inside = os.NewFile(uintptr(pair[0]), "channel"), os.NewFile(uintptr(pair[1]), "channel")
 	return r, nil
+}
+
+// tokenFiles are the files of this machine that hold a CI token.
+func tokenFiles(s *source) []string {
+	var found []string
+	for _, p := range append(providers(), s.provider) {
+		if info, err := os.Stat(p.from.file); err == nil && info.Mode().IsRegular() {
+			found = append(found, p.from.file)
+		}
+	}
+	return found
 }
 
 // enter makes a command one that begins inside: as this program, which prepares the namespaces and becomes the command.
@@ -248,7 +260,7 @@ func enterRoom(_ context.Context, o *options, _ []string) error {
 	return exitError(codeOf(err))
 }
 
-// furnish brings the loopback interface up, puts a hosts file in place, and hides /run, where the sockets of the machine's
+// furnish brings the loopback interface up, puts a hosts file in place, and hides CI tokens and /run, where the sockets of the machine's
 // services are: a container engine's would be a way out.
 func furnish(orders roomOrders) error {
 	if err := loopbackUp(); err != nil {
@@ -260,6 +272,11 @@ func furnish(orders roomOrders) error {
 	if orders.Hosts != "" {
 		if err := syscall.Mount(orders.Hosts, "/etc/hosts", "", syscall.MS_BIND, ""); err != nil {
 			return fmt.Errorf("put a hosts file in place: %w", err)
+		}
+	}
+	for _, file := range orders.Hide {
+		if err := syscall.Mount("/dev/null", file, "", syscall.MS_BIND, ""); err != nil {
+			return fmt.Errorf("hide %s: %w", file, err)
 		}
 	}
 	if err := syscall.Mount("tmpfs", "/run", "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC, "size=1m,mode=755"); err != nil {

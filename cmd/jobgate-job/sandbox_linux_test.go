@@ -40,8 +40,9 @@ curl -sS --max-time 5 http://192.0.2.1/ && echo reached the network
 ls -A /run; ls -A /var/run/
 umount /run 2>/dev/null && echo unmounted
 unshare --user --mount --map-root-user umount /run 2>/dev/null && echo unmounted in a namespace
-grep -c . /proc/$PPID/environ 2>/dev/null
-tr '\0' '\n' </proc/$PPID/environ 2>/dev/null | grep ACTIONS_ID
+tr '\0' '\n' </proc/$PPID/environ | grep ACTIONS_ID
+tr '\0' '\n' </proc/$SHELL_OUTSIDE/environ | grep CI_TOKEN
+ls /proc/$SHELL_OUTSIDE/root/; readlink /proc/$SHELL_OUTSIDE/fd/0
 grep CapEff /proc/self/status
 exit 6`, "http://"+outside.Addr().String())
 	for i, uid := range []uint32{0, 65534} {
@@ -53,11 +54,19 @@ exit 6`, "http://"+outside.Addr().String())
 			cmd := w.program(env, "exec", "--sandbox", "--", "sh", "-c", script)
 			cmd.Dir = readable
 			cmd.Env = append(cmd.Env, "TMPDIR="+readable, "HOME="+readable)
+			shell := exec.Command("sleep", "60")
+			shell.Env = []string{"CI_TOKEN=in-the-shell-above"}
 			if os.Getuid() == 0 {
 				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+				shell.SysProcAttr = cmd.SysProcAttr
 			}
+			if err := shell.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = shell.Process.Kill(); _ = shell.Wait() }()
+			cmd.Env = append(cmd.Env, fmt.Sprintf("SHELL_OUTSIDE=%d", shell.Process.Pid))
 			got := finish(t, cmd)
-			if want := "200\nCapEff:\t0000000000000000\n"; got.code != 6 || strings.ReplaceAll(got.stdout, "\n0\n", "\n") != want {
+			if want := "200\nCapEff:\t0000000000000000\n"; got.code != 6 || got.stdout != want {
 				t.Errorf("exec = %d, want 6 and %q: %q\n%s", got.code, want, got.stdout, got.stderr)
 			}
 			_ = os.Remove(filepath.Join(readable, "answer.json"))
@@ -107,6 +116,20 @@ func TestSandboxName(t *testing.T) {
 	unknown := named("doctor")
 	if unknown.code != 1 || !strings.Contains(unknown.stdout, "authority that is not known here") {
 		t.Errorf("doctor = %d:\n%s", unknown.code, unknown.stdout)
+	}
+}
+
+// TestSandboxHidesTokenFile has a CI token in a file that the command's user can read.
+func TestSandboxHidesTokenFile(t *testing.T) {
+	if !namespaces(t) {
+		return
+	}
+	w := newWorld(t, worldConfig{})
+	file := filepath.Join(t.TempDir(), "token")
+	write(t, file, w.gitlabToken(nil))
+	got := w.run(nil, "exec", "--sandbox", "--token-file", file, "--", "sh", "-c", `cat "$1"; echo ran`, "x", file)
+	if got.code != 0 || got.stdout != "ran\n" {
+		t.Errorf("exec = %d, stdout %q:\n%s", got.code, got.stdout, got.stderr)
 	}
 }
 

@@ -129,7 +129,8 @@ func (s *session) names() string {
 func (s *session) tell(say func(string, ...any)) {
 	say("session %s is open under mapping %s, for %s; its window closes with this job, or after %d s", s.answer.SessionID, s.mapping, s.names(), s.answer.ExpiresIn)
 	if s.source.provider.fresh == once && s.lease() < time.Duration(s.answer.ExpiresIn)*time.Second {
-		say("%s gives a job one token, so nothing here can renew the lease of %s: the session sleeps after it unless Jobgate asks the provider itself, or the mapping's lease is as long as its window", s.source.provider.name, s.lease())
+		say("%s gives a job one token, so nothing here can renew the lease of %s: the session sleeps after it unless Jobgate asks the provider "+
+			"itself, or the mapping's lease is as long as its window", s.source.provider.name, s.lease())
 	}
 }
 

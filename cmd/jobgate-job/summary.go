@@ -57,7 +57,8 @@ func deniedText(info api.Introspection) string {
 // lines is the summary for the job's log.
 func lines(end told) []string {
 	info := end.info
-	out := []string{fmt.Sprintf("session %s under mapping %s: %s, %d refused, %s", info.SessionID, info.Mapping, count(info.Calls, "call"), info.Denials, approvals(info.Approvals))}
+	out := []string{fmt.Sprintf("session %s under mapping %s: %s, %d refused, %s",
+		info.SessionID, info.Mapping, count(info.Calls, "call"), info.Denials, approvals(info.Approvals))}
 	for _, c := range info.Connections {
 		out = append(out, fmt.Sprintf("  %s: %s, %s, %s", c.Name, count(c.Requests, "request"), count(c.InputTokens, "input token"), count(c.OutputTokens, "output token")))
 	}
