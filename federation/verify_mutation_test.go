@@ -59,6 +59,11 @@ var mutations = []struct {
 		delete(c, name)
 		return other != name
 	}},
+	{"capitals", func(c map[string]any, name string) bool {
+		s, ok := c[name].(string)
+		c[name] = strings.ToUpper(s)
+		return ok && c[name] != s
+	}},
 	{"other", func(c map[string]any, name string) bool {
 		switch v := c[name].(type) {
 		case string:
