@@ -88,9 +88,13 @@ func benchWays(b *testing.B) []benchWay {
 	}
 	transport := &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true}
 	b.Cleanup(transport.CloseIdleConnections)
-	bare := httptest.NewServer(&httputil.ReverseProxy{
+	reverse := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }, Transport: transport, BufferPool: &bufferPool{}, FlushInterval: -1,
-	})
+	}
+	bare := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex() // else it cuts streams whose upstream answers at once
+		reverse.ServeHTTP(w, r)
+	}))
 	b.Cleanup(bare.Close)
 	gate := benchGate(b, up.URL)
 	client := func() *http.Client {

@@ -74,7 +74,8 @@ type window struct {
 	mu     sync.Mutex // guards all below: the timer flushes, too
 	next   record.Response
 	first  bool
-	raw    []byte
+	raw    []byte         // in room
+	room   *[]byte        // lent while there are bytes, so that an idle stream holds none
 	chunks []record.Chunk // offsets into raw
 	timer  *time.Timer
 	closed bool
@@ -92,6 +93,10 @@ func (w *window) add(b []byte) {
 		w.timer = time.AfterFunc(windowTime, w.tick)
 	} else if len(w.raw) == 0 {
 		w.timer.Reset(windowTime)
+	}
+	if w.room == nil {
+		w.room = windows.Get().(*[]byte)
+		w.raw = (*w.room)[:0]
 	}
 	w.chunks = append(w.chunks, record.Chunk{Offset: len(w.raw), At: w.f.p.c.Now().Sub(w.sent).Milliseconds()})
 	w.raw = append(w.raw, b...)
@@ -123,7 +128,18 @@ func (w *window) flushLocked(last bool) {
 	if len(w.raw) == 0 && !last {
 		return
 	}
-	var text []byte
+	room := windows.Get().(*[]byte)
+	text := w.redactLocked((*room)[:0], last)
+	w.appendLocked(text)
+	giveBack(room, text)
+	if w.room != nil {
+		giveBack(w.room, w.raw)
+	}
+	w.raw, w.room, w.chunks = nil, nil, nil
+}
+
+// redactLocked makes the record's copy of what was gathered; the chunks' offsets become those in the copy.
+func (w *window) redactLocked(text []byte, last bool) []byte {
 	for i, c := range w.chunks {
 		end := len(w.raw)
 		if i+1 < len(w.chunks) {
@@ -135,8 +151,11 @@ func (w *window) flushLocked(last bool) {
 	if last {
 		text = w.redactor.close(text)
 	}
+	return text
+}
+
+func (w *window) appendLocked(text []byte) {
 	if len(text) == 0 && !w.first {
-		w.raw, w.chunks = w.raw[:0], w.chunks[:0]
 		return
 	}
 	e := w.next
@@ -151,5 +170,15 @@ func (w *window) flushLocked(last bool) {
 		w.f.cancel(unrecordable(err))
 	}
 	w.next, w.first = record.Response{}, false
-	w.raw, w.chunks = w.raw[:0], nil
+}
+
+// windows are lent to windows that hold bytes.
+var windows = sync.Pool{New: func() any { b := make([]byte, 0, windowBytes+copyBuffer); return &b }}
+
+// giveBack takes a lent buffer back, as it has become.
+func giveBack(room *[]byte, now []byte) {
+	if cap(now) <= 4*windowBytes {
+		*room = now[:0]
+		windows.Put(room)
+	}
 }
