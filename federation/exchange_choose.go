@@ -12,7 +12,8 @@ import (
 	"github.com/jobgate/jobgate/internal/access"
 )
 
-// choose finds the one mapping that serves the identity: the one that is named, or the only one that matches.
+// choose finds the one mapping that serves the identity: the one that is named, or the only one that matches. Where none
+// does, the refusal is that of the mapping that fails least: most likely the one that was meant for the job.
 func (x *Exchange) choose(a *attempt, name string) (*mappingInForce, error) {
 	id, set := a.event.Identity, x.c.Mappings.set.Load()
 	if name != "" {
@@ -24,6 +25,7 @@ func (x *Exchange) choose(a *attempt, name string) (*mappingInForce, error) {
 	}
 	var matching []*mappingInForce
 	var nearest error
+	fewest := 0
 	for _, m := range set.sorted {
 		if m.Issuer() != id.Issuer {
 			continue
@@ -32,8 +34,10 @@ func (x *Exchange) choose(a *attempt, name string) (*mappingInForce, error) {
 		switch {
 		case err == nil:
 			matching = append(matching, m)
-		case nearest == nil && m.PinsTenant(id):
-			nearest = err
+		case m.PinsTenant(id):
+			if failed := len(m.Explain(id, x.c.Now())); nearest == nil || failed < fewest {
+				nearest, fewest = err, failed
+			}
 		}
 	}
 	switch {

@@ -43,25 +43,31 @@ func NewExplainer(c ExplainerConfig) (*Explainer, error) {
 func (x *Explainer) Explain(ctx context.Context, r api.ExplainRequest) (api.Explanation, error) {
 	switch {
 	case r.Exchange != "":
-		return x.exchange(r.Exchange)
+		return x.exchange(ctx, r.Exchange)
 	case len(r.Claims) > 0:
 		return x.claims(r)
 	}
-	return x.token(ctx, r.Token)
+	return x.token(ctx, r)
 }
 
-func (x *Explainer) token(ctx context.Context, raw string) (api.Explanation, error) {
+func (x *Explainer) token(ctx context.Context, r api.ExplainRequest) (api.Explanation, error) {
+	raw := strings.TrimSpace(r.Token)
 	out := api.Explanation{Source: "token", Mappings: []api.MappingExplanation{}}
-	id, err := x.c.Verifier.Verify(ctx, strings.TrimSpace(raw))
+	id, err := x.c.Verifier.Verify(ctx, raw)
 	if err == nil {
 		out.Verified = true
-		x.judge(&out, id)
-		return out, x.used(ctx, &out, id)
+		x.judge(&out, id, r.Mapping)
+		for _, check := range []func(context.Context, *api.Explanation, access.Identity) error{x.window, x.seen, x.alive} {
+			if err := check(ctx, &out, id); err != nil {
+				return out, err
+			}
+		}
+		return out, nil
 	}
 	refusal := x.refusal(err)
-	if id, unread := x.c.Verifier.unverified(strings.TrimSpace(raw)); unread == nil && slices.Contains(innocent, refusal.Reason) {
+	if id, unread := x.c.Verifier.unverified(raw); unread == nil && slices.Contains(innocent, refusal.Reason) {
 		out.Notes = append(out.Notes, "the token did not verify: what follows is what mappings would say to its claims, if they were true")
-		x.judge(&out, id)
+		x.judge(&out, id, r.Mapping)
 	}
 	out.Refusal, out.Outcome, out.Mapping, out.Suggestion = refusal, "refused", "", ""
 	return out, nil
@@ -78,7 +84,7 @@ func (x *Explainer) claims(r api.ExplainRequest) (api.Explanation, error) {
 	if err != nil {
 		return out, err
 	}
-	x.judge(&out, id)
+	x.judge(&out, id, r.Mapping)
 	for i, err := range wrong {
 		refusal := x.refusal(err)
 		if i == 0 {
@@ -91,7 +97,7 @@ func (x *Explainer) claims(r api.ExplainRequest) (api.Explanation, error) {
 }
 
 // exchange explains one that was, over the mappings as they are now.
-func (x *Explainer) exchange(id string) (api.Explanation, error) {
+func (x *Explainer) exchange(ctx context.Context, id string) (api.Explanation, error) {
 	out := api.Explanation{Source: "exchange", Mappings: []api.MappingExplanation{}}
 	if x.c.Exchange == nil {
 		return out, access.Refuse(access.CodeInvalid, "only a running server knows exchanges; show a token or claims")
@@ -111,19 +117,29 @@ func (x *Explainer) exchange(id string) (api.Explanation, error) {
 		out.Outcome, out.Refusal = "refused", x.refusal(e.Err)
 		return out, nil
 	}
-	x.judge(&out, e.Identity)
+	x.judge(&out, e.Identity, "")
+	if err := x.window(ctx, &out, e.Identity); err != nil {
+		return out, err
+	}
+	if then.Outcome == "refused" && out.Outcome == "granted" {
+		out.Notes = append(out.Notes, "the mappings serve the job as they are now; it was refused for "+then.Reason)
+	}
 	return out, nil
 }
 
 // judge explains what the mappings say to an identity, and which of them an exchange would take.
-func (x *Explainer) judge(out *api.Explanation, id access.Identity) {
+// An exchange that names its mapping is answered by that one alone.
+func (x *Explainer) judge(out *api.Explanation, id access.Identity, named string) {
 	out.Issuer, out.Provider, out.Subject, out.JobKey = id.Issuer, id.Provider, id.Subject, string(id.JobKey)
 	out.Job, out.Claims = Job(id), id.Claims
 	others := 0
 	var serving []string
 	owned := make(map[string]bool)
 	for _, m := range x.c.Mappings() {
-		if m.Issuer() != id.Issuer {
+		switch {
+		case named != "" && m.Name() != named:
+			continue
+		case named == "" && m.Issuer() != id.Issuer:
 			others++
 			continue
 		}
@@ -144,9 +160,12 @@ func (x *Explainer) judge(out *api.Explanation, id access.Identity) {
 		return a.Failed - b.Failed
 	})
 	if others > 0 {
-		out.Notes = append(out.Notes, fmt.Sprintf("%d mappings of other issuers are not shown", others))
+		out.Notes = append(out.Notes, fmt.Sprintf("of mappings of other issuers, %d are not shown", others))
 	}
 	x.outcome(out, id, serving)
+	if named != "" && len(out.Mappings) == 0 {
+		out.Refusal = &api.ExplainRefusal{Reason: "unknown_mapping", Detail: fmt.Sprintf("there is no mapping %s in force", shown(named))}
+	}
 }
 
 func (x *Explainer) outcome(out *api.Explanation, id access.Identity, serving []string) {
@@ -165,38 +184,65 @@ func (x *Explainer) outcome(out *api.Explanation, id access.Identity, serving []
 	}
 }
 
-// used says whether the exchange would refuse a token that verified and is served: it was used, or its job's window is
-// over. Nothing is written.
-func (x *Explainer) used(ctx context.Context, out *api.Explanation, id access.Identity) error {
-	if x.c.Exchange == nil || out.Mapping == "" {
+// window says whether the job's session under its mapping is over already. Nothing is written.
+func (x *Explainer) window(ctx context.Context, out *api.Explanation, id access.Identity) error {
+	if x.c.Exchange == nil || out.Outcome != "granted" {
 		return nil
 	}
-	c := x.c.Exchange.c
 	job := id.JobKey
 	if job == "" {
 		job = access.JobKey("token=" + id.TokenID)
 	}
-	row, found, err := c.Sessions.ofKey(ctx, access.LedgerKey{Issuer: id.Issuer, Job: job, Mapping: out.Mapping})
-	if err != nil {
+	row, found, err := x.c.Exchange.c.Sessions.ofKey(ctx, access.LedgerKey{Issuer: id.Issuer, Job: job, Mapping: out.Mapping})
+	switch {
+	case err != nil || !found:
 		return err
-	}
-	if found && row.Reason != "" {
-		out.Outcome, out.Refusal = "refused", &api.ExplainRefusal{Reason: "window_over",
-			Detail: fmt.Sprintf("session %s of this job is over: %s", row.ID, row.Reason.Text()), Advice: "a job has one window under a mapping; start the job again"}
+	case row.Reason == "":
+		out.Notes = append(out.Notes, fmt.Sprintf("the job has session %s under mapping %s", row.ID, out.Mapping))
 		return nil
 	}
-	if found {
-		out.Notes = append(out.Notes, fmt.Sprintf("the job has session %s under mapping %s", row.ID, out.Mapping))
+	refused(out, "window_over", fmt.Sprintf("session %s of this job is over: %s", row.ID, row.Reason.Text()), "a job has one window under a mapping; start the job again")
+	return nil
+}
+
+// seen says whether the token was used.
+func (x *Explainer) seen(ctx context.Context, out *api.Explanation, id access.Identity) error {
+	if x.c.Exchange == nil || out.Outcome != "granted" {
+		return nil
 	}
-	seen, was, err := c.Store.SeenToken(ctx, id.Issuer, id.TokenID)
-	if err != nil {
+	used, found, err := x.c.Exchange.c.Store.SeenToken(ctx, id.Issuer, id.TokenID)
+	if err != nil || !found {
 		return err
 	}
-	if was {
-		out.Outcome, out.Refusal = "refused", &api.ExplainRefusal{Reason: access.ReasonReplayed,
-			Detail: fmt.Sprintf("the token was used for session %s under mapping %s", seen.Session, seen.Mapping), Advice: "a CI token opens once: let the job fetch a fresh one"}
+	refused(out, access.ReasonReplayed, fmt.Sprintf("the token was used for session %s under mapping %s", used.Session, used.Mapping),
+		"a CI token opens once: let the job fetch a fresh one")
+	return nil
+}
+
+// alive asks the provider, as an exchange does, whether the job still runs.
+func (x *Explainer) alive(ctx context.Context, out *api.Explanation, id access.Identity) error {
+	if x.c.Exchange == nil || out.Outcome != "granted" {
+		return nil
+	}
+	asking, cancel := context.WithTimeout(ctx, livenessWait)
+	defer cancel()
+	state, err := x.c.Exchange.c.Liveness.JobEnded(asking, id)
+	switch {
+	case err == nil && (state == LiveEnded || state == LiveSuperseded):
+		refused(out, "job_ended", fmt.Sprintf("the CI provider says of the job: %s", state), "a job that is over opens nothing; start it again")
+	case (err != nil || state != LiveRunning) && x.requiresLiveness(out.Mapping):
+		refused(out, "job_ended", "the CI provider does not say that the job still runs, and the mapping requires it",
+			"configure the provider's job API at the issuer, or leave require_liveness out")
 	}
 	return nil
+}
+
+func (x *Explainer) requiresLiveness(name string) bool {
+	return slices.ContainsFunc(x.c.Mappings(), func(m *Mapping) bool { return m.Name() == name && m.RequiresLiveness() })
+}
+
+func refused(out *api.Explanation, reason, detail, advice string) {
+	out.Outcome, out.Refusal = "refused", &api.ExplainRefusal{Reason: reason, Detail: detail, Advice: advice}
 }
 
 // ofKey returns a job's session under a mapping, open or over, without taking it into memory.

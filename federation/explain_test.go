@@ -2,6 +2,7 @@ package federation_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -326,9 +327,67 @@ func TestExplainOrder(t *testing.T) {
 	if got.Refusal == nil || got.Refusal.Reason != "ambiguous" || !strings.Contains(got.Refusal.Detail, "near, near-too") {
 		t.Errorf("two that serve: %+v", got.Refusal)
 	}
-	if !slices.Contains(got.Notes, "1 mappings of other issuers are not shown") {
+	if !slices.Contains(got.Notes, "of mappings of other issuers, 1 are not shown") {
 		t.Errorf("notes %q", got.Notes)
 	}
+}
+
+func TestExplainNamedMapping(t *testing.T) {
+	w := newRig(t)
+	rename := func(name string) *federation.Mapping { return mapping(t, func(m *api.Mapping) { m.Name = name }) }
+	x := explainer(t, w, rename("one"), rename("two"), mapping(t, func(m *api.Mapping) { m.Name, m.Issuer = "else", "ghes" }))
+	for name, reason := range map[string]string{"one": "", "two": "", "": "ambiguous", "three": "unknown_mapping", "else": "no_mapping"} {
+		got, err := x.Explain(t.Context(), api.ExplainRequest{Token: w.token(nil), Mapping: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if reason == "" && (got.Outcome != "granted" || got.Mapping != name || len(got.Mappings) != 1) || reason != "" && (got.Refusal == nil || got.Refusal.Reason != reason) {
+			t.Errorf("mapping %q: %s, %+v, %d mappings; want %q", name, got.Outcome, got.Refusal, len(got.Mappings), reason)
+		}
+	}
+}
+
+// What the provider says of a job counts as it does in an exchange.
+func TestExplainAsksTheProvider(t *testing.T) {
+	for _, test := range []struct {
+		state    federation.LiveState
+		err      error
+		required bool
+		outcome  string
+	}{
+		{federation.LiveRunning, nil, true, "granted"},
+		{federation.LiveUnknown, nil, false, "granted"},
+		{federation.LiveUnknown, nil, true, "refused"},
+		{federation.LiveEnded, nil, false, "refused"},
+		{federation.LiveSuperseded, nil, false, "refused"},
+		{"", errors.New("the provider is away"), false, "granted"},
+		{"", errors.New("the provider is away"), true, "refused"},
+	} {
+		w := newWorld(t, agents(func(m *api.Mapping) { m.Live = test.required }))
+		w.live.set(test.state, test.err)
+		rig := newRig(t)
+		rig.clock.set(time.Now())
+		x, err := federation.NewExplainer(federation.ExplainerConfig{Verifier: rig.Verifier, Mappings: w.mappings.InForce, Exchange: w.exchange})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := x.Explain(t.Context(), api.ExplainRequest{Token: rig.token(nil)})
+		if err != nil || got.Outcome != test.outcome || test.outcome == "refused" && got.Refusal.Reason != "job_ended" {
+			t.Errorf("%+v: %s, %+v, %v", test, got.Outcome, got.Refusal, err)
+		}
+	}
+}
+
+// The refusal that a job reads is that of the mapping that was most likely meant for it.
+func TestRefusalIsOfTheNearest(t *testing.T) {
+	far := func(m *api.Mapping) {
+		m.Match["ref"], m.Match["event_name"] = api.Values{"refs/heads/x"}, api.Values{"schedule"}
+	}
+	near := func(m *api.Mapping) { m.Match["ref"] = api.Values{"refs/heads/next"} }
+	stranger := func(m *api.Mapping) { m.Match = map[string]api.Values{"repository_owner_id": {"77"}} }
+	w := newWorld(t, agents(named("a-far"), far), agents(named("b-near"), near), agents(named("c-far"), far), agents(named("d-stranger"), stranger))
+	_, err := w.open("1/a")
+	wantRefused(t, err, access.CodeTarget, "claim_mismatch", "mapping b-near: claim ref is 'refs/heads/main', wanted 'refs/heads/next' (exchange x_")
 }
 
 // A token is not used up by an explanation, and one that was used is told so.

@@ -27,7 +27,7 @@ const maxShown = 64 << 10
 const maxMapping = 1 << 20
 
 func explainCommand(o *options) *cobra.Command {
-	var token, claims, issuer string
+	var token, claims, issuer, mapping string
 	c := &cobra.Command{
 		Use:   "explain (--token FILE|- | --claims FILE|- | EXCHANGE_ID)",
 		Short: "Say what the mappings make of a job: which condition holds, which fails, and the nearest change",
@@ -39,6 +39,7 @@ func explainCommand(o *options) *cobra.Command {
 	c.Flags().StringVar(&token, "token", "", "a file with a CI token; - reads it from the standard input")
 	c.Flags().StringVar(&claims, "claims", "", "a file with claims; - reads them from the standard input")
 	c.Flags().StringVar(&issuer, "issuer", "", "the issuer of claims that have no iss")
+	c.Flags().StringVar(&mapping, "mapping", "", "the mapping that the exchange names")
 	c.Args = func(_ *cobra.Command, args []string) error {
 		asked := len(args)
 		for _, file := range []string{token, claims} {
@@ -52,6 +53,9 @@ func explainCommand(o *options) *cobra.Command {
 		if issuer != "" && claims == "" {
 			return usageError{errors.New("--issuer goes with --claims; a token names its issuer itself")}
 		}
+		if mapping != "" && len(args) > 0 {
+			return usageError{errors.New("--mapping goes with --token and --claims; an exchange named its mapping then")}
+		}
 		return nil
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -59,6 +63,7 @@ func explainCommand(o *options) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		r.Mapping = mapping
 		out, where, err := o.explain(c.Context(), r)
 		if err != nil {
 			return err

@@ -118,6 +118,7 @@ func TestExplainUse(t *testing.T) {
 		{"nothing", nil, exitUsage, "takes one of"},
 		{"two", []string{"--claims", "-", "x_1"}, exitUsage, "takes one of"},
 		{"an issuer with a token", []string{"--token", "-", "--issuer", "github"}, exitUsage, "names its issuer itself"},
+		{"a mapping with an exchange", []string{"x_1", "--mapping", "a"}, exitUsage, "--mapping goes with"},
 		{"a token as an argument", []string{"eyJhbGciOiJSUzI1NiJ9.e30.c2ln"}, exitUsage, "never as an argument"},
 		{"an exchange without a server", []string{"x_123"}, exitFailed, "only a running server"},
 		{"an empty token", []string{"--token", "-"}, exitFailed, "has no token in it"},

@@ -18,6 +18,8 @@ type ExplainRequest struct {
 	Claims json.RawMessage `json:"claims,omitempty"`
 	// Exchange is the id that a job's log shows, "x_...".
 	Exchange string `json:"exchange,omitempty"`
+	// Mapping is the one that the exchange names; without it all of the issuer are looked at. Not for an Exchange.
+	Mapping string `json:"mapping,omitempty"`
 	// Issuer names the issuer of claims that have no iss; without it there must be one issuer only.
 	Issuer string `json:"issuer,omitempty"`
 }
