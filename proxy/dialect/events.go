@@ -270,18 +270,19 @@ func (b *block) indexEdit(ev *event) edit {
 type waitRoom struct {
 	pending []byte
 	items   []item
+	text    []byte // pieces of one flow that its masker has not seen yet
 }
 
 // waitRooms are lent to filters while a chunk is worked on, so that an idle stream holds none.
 var waitRooms = sync.Pool{New: func() any {
-	return &waitRoom{pending: make([]byte, 0, 32<<10), items: make([]item, 0, 256)}
+	return &waitRoom{pending: make([]byte, 0, 32<<10), items: make([]item, 0, 256), text: make([]byte, 0, 4<<10)}
 }}
 
 // lend gives the memory of the pending events back.
 func (f *Filter) lend() {
-	if room := f.room; room != nil && cap(f.pending) <= maxRoom {
+	if room := f.room; room != nil && cap(f.pending)+cap(room.text) <= maxRoom {
 		clear(f.items[:cap(f.items)])
-		room.pending, room.items = f.pending[:0], f.items[:0]
+		room.pending, room.items, room.text = f.pending[:0], f.items[:0], room.text[:0]
 		waitRooms.Put(room)
 	}
 	f.room, f.pending, f.items = nil, nil, nil
@@ -292,9 +293,9 @@ const maxRoom = 128 << 10
 
 // push puts an event behind the pending ones.
 func (f *Filter) push(it item, raw []byte) {
-	if f.room == nil && len(f.items) == 0 && len(f.pending) == 0 {
+	if f.room == nil {
 		f.room = waitRooms.Get().(*waitRoom)
-		f.pending, f.items = f.room.pending, f.room.items
+		f.pending, f.items = append(f.room.pending, f.pending...), append(f.room.items, f.items...)
 	}
 	it.start = len(f.pending)
 	f.pending = append(f.pending, raw...)
@@ -326,9 +327,7 @@ func (f *Filter) flush(dst []byte) []byte {
 	}
 	f.items = append(f.items[:0], f.items[n:]...)
 	if len(f.items) == 0 {
-		if f.pending = f.pending[:0]; cap(f.pending) > keptBuffer {
-			f.lend()
-		}
+		f.lend()
 		return dst
 	}
 	f.tail = pended

@@ -9,7 +9,6 @@ type flowStream struct {
 	stream  *mask.Stream
 	masks   bool // or a match ends the answer
 	fed     int64
-	batch   []byte // pieces that the masker has not seen yet
 	decided int64
 	matches []mask.Match // that lie in events which have not left
 }
@@ -129,7 +128,10 @@ func (f *Filter) piece(dst []byte, ev *event, b *block) ([]byte, error) {
 		f.decoded = appendUnescaped(f.decoded[:0], text)
 		text = f.decoded
 	}
-	from := fs.fed + int64(len(fs.batch))
+	from := fs.fed
+	if f.batched == fs {
+		from += int64(len(f.room.text))
+	}
 	it := item{stream: fs, from: from, to: from + int64(len(text)), text: ev.text, fresh: ev.fresh, keep: ev.kind != blockDelta}
 	if !fs.masks {
 		clean, err := fs.feed(text)
@@ -156,7 +158,7 @@ func (f *Filter) piece(dst []byte, ev *event, b *block) ([]byte, error) {
 	if !fs.masks {
 		return f.flush(dst), nil
 	}
-	fs.batch = append(fs.batch, text...)
+	f.room.text = append(f.room.text, text...)
 	f.batched, f.batchIndex = fs, ev.index
 	return dst, nil
 }
@@ -169,9 +171,7 @@ func (f *Filter) drain(dst []byte) []byte {
 		return dst
 	}
 	f.batched = nil
-	_, _ = fs.feed(fs.batch) // a stream that masks has no error
-	if fs.batch = fs.batch[:0]; cap(fs.batch) > keptBuffer {
-		fs.batch = nil
-	}
+	_, _ = fs.feed(f.room.text) // a stream that masks has no error
+	f.room.text = f.room.text[:0]
 	return f.flush(dst)
 }
