@@ -179,7 +179,9 @@ func window(most, lease time.Duration) func(*api.Mapping) {
 
 func build(spec api.Mapping) (*federation.Mapping, error) {
 	return federation.NewMapping(spec, federation.MappingConfig{
-		Issuers:     []federation.Issuer{{Name: "github", Provider: "github-actions"}},
+		Issuers: []federation.Issuer{
+			{Name: "github", Provider: "github-actions"}, {Name: "gitlab", Provider: "gitlab"}, {Name: "buildkite", Provider: "buildkite"},
+		},
 		Connections: map[string]string{"anthropic": "anthropic", "web": "http"},
 	})
 }

@@ -21,6 +21,8 @@ const (
 	pollFailing = 5 * time.Minute
 	// pollLook is how long a new session waits to be seen at most.
 	pollLook = 5 * time.Second
+	// pollFloor is how long a round waits for the next at least.
+	pollFloor = 50 * time.Millisecond
 	// pollLease is how often a job is asked about within its lease at least.
 	pollLease = 3
 )
@@ -118,7 +120,7 @@ func (p *Poller) round(ctx context.Context) time.Duration {
 		}
 		wait = min(wait, next.Sub(now))
 	}
-	return max(wait, 0)
+	return max(wait, pollFloor)
 }
 
 // look takes up the jobs of sessions that were opened, and forgets those of which none is open.
@@ -199,16 +201,16 @@ func (p *Poller) take(ctx context.Context, j *polled, a polledAnswer) {
 			p.pause[id.Issuer] = limited.Until
 			p.c.Log.Warn("a job API is not asked for a while: its rate limit is used up", "issuer", id.Issuer, "until", limited.Until)
 		}
-	case a.err != nil || a.state == LiveUnknown:
+	case a.err == nil && (a.state == LiveEnded || a.state == LiveSuperseded):
+		p.c.Sessions.EndJob(ctx, id.Issuer, id.JobKey, "the job API of issuer "+id.Issuer)
+	case a.err == nil && a.state == LiveRunning:
+		p.lives(j)
+	default:
 		wait := min(p.c.Every(id.Issuer)<<min(j.failures, 8), pollFailing)
 		if j.failures++; j.failures == 1 {
 			p.c.Log.Warn("a job API does not tell of a job; its lease runs out without another sign of life", "issuer", id.Issuer, "job", id.JobKey, "err", a.err)
 		}
 		j.next = p.c.Now().Add(wait + p.c.Jitter(wait))
-	case a.state == LiveEnded, a.state == LiveSuperseded:
-		p.c.Sessions.EndJob(ctx, id.Issuer, id.JobKey, "the job API of issuer "+id.Issuer)
-	case a.state == LiveRunning:
-		p.lives(j)
 	}
 }
 

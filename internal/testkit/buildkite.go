@@ -1,10 +1,8 @@
 package testkit
 
 import (
-	"encoding/hex"
 	"fmt"
 	"net/http"
-	"strconv"
 	"time"
 )
 
@@ -59,16 +57,11 @@ func BuildkiteDelivery(secret, event string, job BuildkiteJob, at time.Time) Del
 		"event": event, "job": map[string]any{"id": job.ID, "type": "script", "state": job.State},
 		"build":    map[string]any{"number": job.Build, "state": "running"},
 		"pipeline": map[string]any{"slug": job.Pipeline}, "organization": map[string]any{"slug": job.Organization},
-	}, map[string]string{"X-Buildkite-Event": event})
-	seconds := strconv.FormatInt(at.Unix(), 10)
-	d.Header.Set("X-Buildkite-Signature", "timestamp="+seconds+",signature="+hex.EncodeToString(sum256(secret, []byte(seconds+"."), d.Body)))
-	return d
+	}, nil)
+	return SignBody("buildkite", secret, event, d.Body, at)
 }
 
 // GenericDelivery is Jobgate's own webhook, for what has none.
 func GenericDelivery(secret string, payload any, at time.Time) Delivery {
-	d := newDelivery(payload, nil)
-	seconds := strconv.FormatInt(at.Unix(), 10)
-	d.Header.Set("X-Jobgate-Signature", "t="+seconds+",v1="+hex.EncodeToString(sum256(secret, []byte(seconds+"."), d.Body)))
-	return d
+	return SignBody("generic", secret, "", newDelivery(payload, nil).Body, at)
 }

@@ -9,7 +9,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"sync"
+	"time"
 )
 
 // ciAPI is what the emulated job APIs of CI providers have in common: what
@@ -141,6 +143,29 @@ func newDelivery(payload any, header map[string]string) Delivery {
 	d := Delivery{Header: http.Header{"Content-Type": {"application/json"}}, Body: body}
 	for name, value := range header {
 		d.Header.Set(name, value)
+	}
+	return d
+}
+
+// SignBody is a webhook with any body, signed as a kind of provider does:
+// "github", "gitlab", "buildkite" or "generic".
+func SignBody(kind, secret, event string, body []byte, at time.Time) Delivery {
+	d := Delivery{Header: http.Header{"Content-Type": {"application/json"}}, Body: body}
+	seconds := strconv.FormatInt(at.Unix(), 10)
+	timed := hex.EncodeToString(sum256(secret, []byte(seconds+"."), body))
+	switch kind {
+	case "github":
+		d.Header.Set("X-GitHub-Event", event)
+		d.Header.Set("X-GitHub-Delivery", uuid())
+		d.Header.Set("X-Hub-Signature-256", "sha256="+hex.EncodeToString(sum256(secret, body)))
+	case "gitlab":
+		d.Header.Set("X-Gitlab-Event", event)
+		d.Header.Set("X-Gitlab-Token", secret)
+	case "buildkite":
+		d.Header.Set("X-Buildkite-Event", event)
+		d.Header.Set("X-Buildkite-Signature", "timestamp="+seconds+",signature="+timed)
+	case "generic":
+		d.Header.Set("X-Jobgate-Signature", "t="+seconds+",v1="+timed)
 	}
 	return d
 }

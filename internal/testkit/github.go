@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -315,21 +314,25 @@ func (g *GitHubAPI) makeToken(w http.ResponseWriter, r *http.Request) {
 // Delivery is the webhook that tells of a job: workflow_job with an action
 // such as "completed".
 func (g *GitHubAPI) Delivery(secret, action string, job GitHubJob) Delivery {
-	return signGitHub(secret, "workflow_job", map[string]any{
+	return SignGitHub(secret, "workflow_job", map[string]any{
 		"action": action, "workflow_job": g.wire(job), "repository": g.about(job.Repository), "sender": map[string]any{"id": 12, "login": "octocat"},
 	})
 }
 
 // RunDelivery is the webhook that tells of a run: workflow_run.
 func (g *GitHubAPI) RunDelivery(secret, action string, job GitHubJob) Delivery {
-	return signGitHub(secret, "workflow_run", map[string]any{
+	return SignGitHub(secret, "workflow_run", map[string]any{
 		"action": action, "repository": g.about(job.Repository), "sender": map[string]any{"id": 12, "login": "octocat"},
 		"workflow_run": map[string]any{"id": job.Run, "run_attempt": job.Attempt, "status": job.Status, "conclusion": job.Conclusion, "event": "push"},
 	})
 }
 
-func signGitHub(secret, event string, payload any) Delivery {
-	d := newDelivery(payload, map[string]string{"X-GitHub-Event": event, "X-GitHub-Delivery": uuid(), "User-Agent": "GitHub-Hookshot/0000000"})
-	d.Header.Set("X-Hub-Signature-256", "sha256="+hex.EncodeToString(sum256(secret, d.Body)))
-	return d
+// SignGitHub is a webhook of any event.
+func SignGitHub(secret, event string, payload any) Delivery {
+	return SignGitHubBody(secret, event, newDelivery(payload, nil).Body)
+}
+
+// SignGitHubBody is a webhook with any body.
+func SignGitHubBody(secret, event string, body []byte) Delivery {
+	return SignBody("github", secret, event, body, time.Time{})
 }
