@@ -119,7 +119,9 @@ func providerNamed(name string) *provider {
 	return nil
 }
 
-// providers is the table.
+//go:generate go test -run TestProviderPages -update .
+
+// providers is the table. The pages in docs/providers are generated from it.
 func providers() []*provider {
 	return []*provider{
 		githubActions(), forgejo(),
