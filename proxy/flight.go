@@ -114,6 +114,16 @@ func (f *flight) readUntil(t time.Time) {
 	}
 }
 
+// hurry gives the client of a call that was cut its moment from now on, where a busy machine has used it up already. A
+// write that failed has failed for good.
+func (f *flight) hurry() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.severed && !f.landed {
+		_ = f.rc.SetWriteDeadline(time.Now().Add(f.p.c.Limits.Cut))
+	}
+}
+
 // consume notes that the request was read to its end.
 func (f *flight) consume() {
 	f.readUntil(time.Time{})
@@ -240,6 +250,7 @@ func (f *flight) close(err error) {
 	err = f.cause(err)
 	reason := f.reason(err)
 	if err != nil {
+		f.hurry()
 		f.tell(err)
 	}
 	if f.noted && !f.denied && access.CodeOf(err) == access.CodeDenied {
