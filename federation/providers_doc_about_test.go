@@ -1,7 +1,7 @@
 package federation
 
 const (
-	neverToldEnd = "not learned: the window ends after its lease or at max, or when the job closes it"
+	neverToldEnd = "by a webhook of your own, `/hooks/generic`, where one is configured; else after the lease, at max, or when the job closes it"
 	apiToldEnd   = "by webhook or by its job API, where they are configured; else after the lease or at max"
 	oneToken     = "no: the mapping's `lease` must be as long as its window, or the session falls asleep"
 	oneTokenAPI  = "no: the mapping's `lease` must be as long as its window, unless Jobgate may ask the provider whether the job runs"
