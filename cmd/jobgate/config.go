@@ -218,7 +218,10 @@ func (c *config) applyDefaults() {
 		}
 	}
 	set(&c.Listen, ":8080")
-	set(&c.Data, filepath.Dir(c.file))
+	set(&c.Data, ".")
+	if !filepath.IsAbs(c.Data) {
+		c.Data = filepath.Join(filepath.Dir(c.file), c.Data)
+	}
 	set(&c.Store, "sqlite:jobgate.db")
 	set(&c.Archive.OnBacklog, "refuse")
 	set(&c.Archive.Durability, "process")

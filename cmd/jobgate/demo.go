@@ -67,6 +67,9 @@ func (o *options) demo(ctx context.Context, keep string) (err error) {
 	} else if err := os.MkdirAll(keep, 0o700); err != nil {
 		return err
 	}
+	if d.folder, err = filepath.Abs(d.folder); err != nil {
+		return err
+	}
 	if f, ok := o.env.Stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		d.input = bufio.NewReader(f)
 	}

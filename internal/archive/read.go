@@ -18,15 +18,15 @@ import (
 
 // Entry is a session as the names and sizes of its objects tell it.
 type Entry struct {
-	Session  string
-	Day      time.Time // of the opening, in UTC
-	Location string    // folder in the bucket, with a slash at its end
-	Opening  bool      // open.jws is there
-	Manifest bool      // manifest.json is there
-	Signed   bool      // manifest.jws is there
-	Parts    []string  // names of the parts, in order
-	Other    []string  // names of objects that do not belong there
-	Bytes    int64     // of all objects
+	Session  string    `json:"session"`
+	Day      time.Time `json:"day"`             // of the opening, in UTC
+	Location string    `json:"location"`        // folder in the bucket, with a slash at its end
+	Opening  bool      `json:"opening"`         // open.jws is there
+	Manifest bool      `json:"manifest"`        // manifest.json is there
+	Signed   bool      `json:"signed"`          // manifest.jws is there
+	Parts    []string  `json:"parts"`           // names of the parts, in order
+	Other    []string  `json:"other,omitempty"` // names of objects that do not belong there
+	Bytes    int64     `json:"bytes"`           // of all objects
 }
 
 // Filter narrows a List. Its zero value lets everything through.

@@ -20,23 +20,23 @@ import (
 
 // Problem is something that is wrong with an archive, and where.
 type Problem struct {
-	File    string // name of the object
-	Message string
+	File    string `json:"file"` // name of the object
+	Message string `json:"message"`
 }
 
 func (p Problem) String() string { return p.File + ": " + p.Message }
 
 // Report is what Verify found.
 type Report struct {
-	Session  string
-	Location string
-	Finished bool                 // there is a manifest; without one the session is still open, or something is missing
-	Opened   record.SessionOpened // from the signed opening
-	Manifest Manifest             // as it was signed; zero where not Finished
-	Parts    int                  // that were read
-	Events   uint64               // whose chain holds, from the first on
-	Head     string               // hash of the last of them, in hex
-	Problems []Problem            // empty where everything that is there holds
+	Session  string               `json:"session"`
+	Location string               `json:"location"`
+	Finished bool                 `json:"finished"` // there is a manifest; without one the session is still open, or something is missing
+	Opened   record.SessionOpened `json:"opened"`   // from the signed opening
+	Manifest Manifest             `json:"manifest"` // as it was signed; zero where not Finished
+	Parts    int                  `json:"parts"`    // that were read
+	Events   uint64               `json:"events"`   // whose chain holds, from the first on
+	Head     string               `json:"head"`     // hash of the last of them, in hex
+	Problems []Problem            `json:"problems"` // empty where everything that is there holds
 }
 
 // OK reports whether the archive is finished and whole.
