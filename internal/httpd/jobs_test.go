@@ -31,8 +31,10 @@ type jobsWorld struct {
 	log      strings.Builder
 }
 
-func (w *jobsWorld) jobs() *httpd.Jobs {
-	return httpd.NewJobs(httpd.JobsConfig{
+func (w *jobsWorld) jobs() *httpd.Jobs { return w.jobsWith(func(*httpd.JobsConfig) {}) }
+
+func (w *jobsWorld) jobsWith(change func(*httpd.JobsConfig)) *httpd.Jobs {
+	c := httpd.JobsConfig{
 		PublicURL: publicURL, Exchange: &w.exchange, Sessions: &w.sessions,
 		Calls: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			w.called = append(w.called, r.RequestURI)
@@ -42,7 +44,9 @@ func (w *jobsWorld) jobs() *httpd.Jobs {
 		Keys:    []byte(`{"keys":[]}`),
 		Archive: func(session string, _ time.Time) string { return "mem:// " + session },
 		Log:     slog.New(slog.NewTextHandler(&w.log, nil)),
-	})
+	}
+	change(&c)
+	return httpd.NewJobs(c)
 }
 
 // fakeExchange answers what a test says, and remembers what it was asked.
