@@ -15,7 +15,10 @@ import (
 var credentialHeaders = []string{"Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key"}
 
 // door finds the connection and the token. Until the token is known nothing is told beyond the standard code.
-func (f *flight) door() error {
+func (f *flight) door() (err error) {
+	if f.call.ID, err = newID("c_"); err != nil { // every answer has an id that its reader can quote
+		return err
+	}
 	if f.r.Header.Get("Sec-Fetch-Mode") == "navigate" {
 		return access.Refuse(access.CodeDenied, "Jobgate: this address serves programs, not browsers")
 	}
@@ -145,9 +148,6 @@ func refuseStrayToken(r *http.Request, token string) error {
 // session finds out whether the call may be looked at: an awake session, a token of this connection, a grant on it.
 // From here on the session knows of the call, and its record stays open for it.
 func (f *flight) session() (err error) {
-	if f.call.ID, err = newID("c_"); err != nil {
-		return err
-	}
 	f.call.Session = f.s.ID
 	if f.masks, err = f.p.c.Maskers.For(f.s.ID); err != nil {
 		return err

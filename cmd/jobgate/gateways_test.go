@@ -171,6 +171,9 @@ func (g *gateway) request(kind traffic) []byte {
 
 func oneCall(conn net.Conn, r *bufio.Reader, request []byte) (first time.Duration, err error) {
 	begun := time.Now()
+	if err := conn.SetDeadline(begun.Add(30 * time.Second)); err != nil {
+		return 0, err
+	}
 	if _, err := conn.Write(request); err != nil {
 		return 0, err
 	}
