@@ -74,13 +74,16 @@ func Suggest(id access.Identity, connections map[string]string) (Suggestion, err
 		return Suggestion{}, fmt.Errorf("provider %q is not known", id.Provider)
 	}
 	s := suggesting{p: p, id: id, match: make(map[string]api.Values)}
-	s.owner()
-	s.trigger()
-	if len(s.match) == 0 {
-		return Suggestion{}, fmt.Errorf("the token has no claim of provider %s that a mapping could pin", p.name)
+	if !s.owner() {
+		return Suggestion{}, fmt.Errorf("the token has no claim of provider %s that says whose job it is and that a mapping could pin", p.name)
 	}
+	s.trigger()
 	m := api.Mapping{Name: s.name(), Issuer: id.Issuer, Match: s.match, Grants: []api.Grant{suggestedGrant(connections)}}
 	s.key(&m)
+	probe := &Mapping{spec: m, provider: p, claims: matchOrder(m.Match, p)}
+	if err := probe.Match(id, id.IssuedAt); err != nil {
+		return Suggestion{}, fmt.Errorf("no mapping can be suggested for this job: %w", err)
+	}
 	var about []string
 	for _, field := range Job(id).Fields() {
 		if field[0] != "Run" && field[0] != "Commit" {
@@ -123,21 +126,19 @@ func (s *suggesting) pin(claim string) bool {
 	return true
 }
 
-// owner pins whose job it is: by ids where the provider has some, and else by what names it.
-func (s *suggesting) owner() {
+// owner pins whose job it is: by ids where the provider has some. Where strangers get no tokens, what names it will do.
+func (s *suggesting) owner() bool {
 	pinned := false
 	for _, claim := range s.p.tenants {
 		if !strings.HasPrefix(claim, "job_") && s.pin(claim) {
 			pinned = true
 		}
 	}
-	if pinned {
-		return
+	if pinned || s.p.shared != nil && s.p.shared(s.id.IssuerURL) {
+		return pinned
 	}
-	if !s.pin(s.p.shows.repository) {
-		s.pin("sub")
-	}
-	s.warnings = append(s.warnings, "provider "+s.p.name+" has no immutable ids: names can be given to others")
+	s.warnings = append(s.warnings, "whose job it is is told by a name, which can be given to others")
+	return s.pin(s.p.shows.repository) || s.pin("sub")
 }
 
 // trigger pins what started the job, where a claim says so in a way that comes again.
