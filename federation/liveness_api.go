@@ -2,6 +2,8 @@ package federation
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -65,6 +67,9 @@ func (a JobAPI) build(now func() time.Time) (jobAPI, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, err := a.Issuer.authorities(); err != nil {
+		return nil, wrapped("ca_file", err)
+	}
 	switch a.Issuer.Provider {
 	case githubProvider:
 		return newGithubAPI(a, base, now)
@@ -102,9 +107,16 @@ func (a JobAPI) base() (*url.URL, error) {
 	return url.Parse(strings.TrimSuffix(text, "/"))
 }
 
-// transport returns a transport that reaches the API only.
+// transport returns a transport for the API. The issuer's authorities vouch for it where it is on the issuer's host.
 func (a JobAPI) transport(base *url.URL) *http.Transport {
+	var authorities *x509.CertPool
+	if issuer, err := url.Parse(a.Issuer.URL); err == nil && issuer.Host == base.Host {
+		if authorities, err = a.Issuer.authorities(); err != nil {
+			authorities = x509.NewCertPool() // nobody vouches; build has said why
+		}
+	}
 	return &http.Transport{
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: authorities},
 		DialContext:            dial.Dialer{Private: a.Issuer.AllowPrivate || dial.Literal(base.Hostname()), Timeout: fetchTimeout}.DialContext,
 		ForceAttemptHTTP2:      true,
 		TLSHandshakeTimeout:    fetchTimeout,

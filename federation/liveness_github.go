@@ -157,7 +157,7 @@ func (g *githubAPI) ofRun(ctx context.Context, client *github.Client, j githubJo
 		return LiveUnknown, fmt.Errorf("%s/%s is another repository now than the token's", j.owner, j.repo)
 	case latest > j.attempt:
 		return LiveSuperseded, nil
-	case latest < j.attempt && job != LiveEnded:
+	case latest < j.attempt && job == LiveUnknown:
 		return LiveUnknown, fmt.Errorf("the API does not know attempt %d of the run yet", j.attempt)
 	}
 	g.know(j)

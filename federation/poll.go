@@ -19,6 +19,8 @@ const (
 	pollSlower = 4
 	// pollFailing bounds the pause after questions that were not answered.
 	pollFailing = 5 * time.Minute
+	// pollAway is how many questions in a row an API leaves without an answer before it counts as away.
+	pollAway = 8
 	// pollLook is how long a new session waits to be seen at most.
 	pollLook = 5 * time.Second
 	// pollFloor is how long a round waits for the next at least.
@@ -45,9 +47,11 @@ type PollConfig struct {
 // their leases. It asks less often of a job that makes no calls, after questions that failed, and not at all while an
 // API's rate limit is used up; then leases run out as they do without it.
 type Poller struct {
-	c     PollConfig
-	jobs  map[polledJob]*polled
-	pause map[string]time.Time // by issuer
+	c    PollConfig
+	jobs map[polledJob]*polled
+	// By issuer: until when it is not asked, and how many questions in a row its API did not answer.
+	pause map[string]time.Time
+	away  map[string]int
 }
 
 // NewPoller returns a poller; Run does its work.
@@ -64,7 +68,7 @@ func NewPoller(c PollConfig) (*Poller, error) {
 	if c.Jitter == nil {
 		c.Jitter = func(d time.Duration) time.Duration { return rand.N(d/10 + 1) }
 	}
-	return &Poller{c: c, jobs: make(map[polledJob]*polled), pause: make(map[string]time.Time)}, nil
+	return &Poller{c: c, jobs: make(map[polledJob]*polled), pause: make(map[string]time.Time), away: make(map[string]int)}, nil
 }
 
 // polledJob is a job, whatever mappings opened sessions for it.
@@ -76,13 +80,21 @@ type polledJob struct {
 // polled is what the poller knows of a job.
 type polled struct {
 	identity access.Identity
-	changes  uint64        // of its sessions
-	lease    time.Duration // the shortest
+	sessions []*sessionEntry // the open ones
+	lease    time.Duration   // the shortest
 	every    time.Duration
 	next     time.Time
 
 	asked    uint64 // changes at the last question
 	failures int
+}
+
+// changes grow with what the job does.
+func (j *polled) changes() (n uint64) {
+	for _, e := range j.sessions {
+		n += e.session.Changes()
+	}
+	return n
 }
 
 // Run polls until ctx ends. It must run once.
@@ -137,7 +149,7 @@ func (p *Poller) look() {
 		j, lease := p.jobs[key], e.session.Policy().Window.Lease
 		switch {
 		case seen[key] != nil:
-			j.changes += e.session.Changes()
+			seen[key].sessions = append(seen[key].sessions, e)
 			j.lease = min(j.lease, lease)
 			continue
 		case j == nil:
@@ -148,7 +160,7 @@ func (p *Poller) look() {
 				j.next = now.Add(p.spaced(every, lease))
 			}
 		}
-		j.identity, j.changes, j.lease = id, e.session.Changes(), lease
+		j.identity, j.sessions, j.lease = id, []*sessionEntry{e}, lease
 		seen[key] = j
 	}
 	p.jobs = seen
@@ -194,6 +206,9 @@ var errPaused = errors.New("the API is not asked now")
 
 func (p *Poller) take(ctx context.Context, j *polled, a polledAnswer) {
 	id := j.identity
+	if a.err == nil {
+		p.away[id.Issuer] = 0
+	}
 	var limited *LimitedError
 	switch {
 	case errors.As(a.err, &limited):
@@ -206,35 +221,38 @@ func (p *Poller) take(ctx context.Context, j *polled, a polledAnswer) {
 	case a.err == nil && a.state == LiveRunning:
 		p.lives(j)
 	default:
-		wait := min(p.c.Every(id.Issuer)<<min(j.failures, 8), pollFailing)
-		if j.failures++; j.failures == 1 {
-			p.c.Log.Warn("a job API does not tell of a job; its lease runs out without another sign of life", "issuer", id.Issuer, "job", id.JobKey, "err", a.err)
-		}
-		j.next = p.c.Now().Add(wait + p.c.Jitter(wait))
+		p.fails(j, a.err)
 	}
 }
 
 // lives renews the leases of a job that runs, and spaces the questions by what it does.
 func (p *Poller) lives(j *polled) {
-	id := j.identity
-	p.c.Sessions.renewWhere(LifeAPI, func(e *sessionEntry) bool {
-		return e.row.Identity.Issuer == id.Issuer && e.row.Identity.JobKey == id.JobKey
-	})
-	every := p.c.Every(id.Issuer)
-	if j.every = min(j.every*2, every*pollSlower); j.changes != j.asked {
+	every := p.c.Every(j.identity.Issuer)
+	if j.every = min(j.every*2, every*pollSlower); j.changes() != j.asked {
 		j.every = every
 	}
-	// The renewal itself is a change of each session.
-	j.asked, j.failures = p.changesOf(id), 0
-	j.next = p.c.Now().Add(p.spaced(j.every, j.lease))
+	now := p.c.Now()
+	for _, e := range j.sessions {
+		p.c.Sessions.renew(e, LifeAPI, now)
+	}
+	j.asked, j.failures = j.changes(), 0 // a renewal is a change, too
+	j.next = now.Add(p.spaced(j.every, j.lease))
 }
 
-func (p *Poller) changesOf(id access.Identity) (n uint64) {
-	now := p.c.Now()
-	for _, e := range p.c.Sessions.all() {
-		if e.row.Identity.Issuer == id.Issuer && e.row.Identity.JobKey == id.JobKey && e.session.State(now) != access.Ended {
-			n += e.session.Changes()
-		}
+// fails spaces the questions about a job of which nobody can tell, and stops asking an API that is away: a question
+// to it takes its time, and the other providers' jobs wait.
+func (p *Poller) fails(j *polled, err error) {
+	issuer := j.identity.Issuer
+	every, now := p.c.Every(issuer), p.c.Now()
+	wait := min(every<<min(j.failures, 8), pollFailing)
+	if j.failures++; j.failures == 1 {
+		p.c.Log.Warn("a job API does not tell of a job; its lease runs out without another sign of life", "issuer", issuer, "job", j.identity.JobKey, "err", err)
 	}
-	return n
+	j.next = now.Add(wait + p.c.Jitter(wait))
+	if err == nil || errors.Is(err, errNotThere) {
+		return
+	}
+	if p.away[issuer]++; p.away[issuer] >= pollAway {
+		p.pause[issuer] = now.Add(min(every<<min(p.away[issuer]-pollAway, 8), pollFailing/2))
+	}
 }

@@ -3,6 +3,7 @@ package federation_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -245,5 +246,36 @@ func TestExchangeAsksTheProvider(t *testing.T) {
 		w.live.set(federation.LiveEnded, nil)
 		_, err = w.open("2/c")
 		wantRefused(t, err, access.CodeGrant, "job_ended")
+	})
+}
+
+// An API that is away is not asked about each of its jobs in turn: the questions of other issuers would wait.
+func TestPollOfAnAPIThatIsAway(t *testing.T) {
+	inTime(t, func(t *testing.T) {
+		w := newWorld(t, agents(window(5*time.Hour, 2*time.Hour)))
+		api := poll(t, w, 15*time.Second)
+		api.answer(federation.LiveUnknown, errors.New("no route to host"))
+		for n := range 40 {
+			w.mustOpen(fmt.Sprintf("%d/%d", n, n))
+		}
+		time.Sleep(20 * time.Second)
+		if got := len(api.times()); got > 12 {
+			t.Errorf("asked %d times at first", got)
+		}
+		time.Sleep(time.Hour)
+		if got := len(api.times()); got > 40*12 {
+			t.Errorf("asked %d times in an hour", got)
+		}
+		api.answer(federation.LiveRunning, nil)
+		time.Sleep(20 * time.Minute)
+		list, err := w.sessions.List(t.Context(), true)
+		if err != nil || len(list) != 40 {
+			t.Fatalf("%d sessions, %v", len(list), err)
+		}
+		for _, s := range list {
+			if s.Sign != federation.LifeAPI {
+				t.Errorf("session %s lives by %q", s.ID, s.Sign)
+			}
+		}
 	})
 }
