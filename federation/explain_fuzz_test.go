@@ -23,7 +23,7 @@ func FuzzExplainClaims(f *testing.F) {
 	} {
 		f.Add([]byte(strings.Replace(served, change[0], change[1], 1)))
 	}
-	f.Add([]byte(`{"repository":"o/r","event_name":"0","run_id":"1","run_attempt":"1"}`))   // no owner to pin
+	f.Add([]byte(`{"repository":"o/r","event_name":"0","run_id":"1","run_attempt":"1"}`))    // no owner to pin
 	f.Add([]byte(`{"repository":"o/r","repository_id":"0","run_id":"1","run_attempt":"1"}`)) // an event that cannot be named
 	w := newRig(f)
 	m := mapping(f, nil)
