@@ -128,6 +128,9 @@ func (t *texts) ends(p api.MappingPreview) {
 	switch {
 	case p.Before == nil:
 		return
+	case len(p.Ends)+p.Stay == 0:
+		t.add("no session of it is open")
+		return
 	case len(p.Ends) == 0:
 		t.add("no open session ends; the new grants rule %s from the next call on", plural(p.Stay, "open session"))
 		return

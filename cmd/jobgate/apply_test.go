@@ -46,6 +46,7 @@ func TestApply(t *testing.T) {
 		{"nobody can be asked", appliedMapping, nil, exitUsage, []string{"mapping nightly is new:\n", "  + name: nightly\n", "  +   ref: refs/heads/main\n"}, "nothing was changed"},
 		{"shown only", appliedMapping, []string{"--dry-run"}, exitDone, []string{"mapping nightly is new:\n"}, ""},
 		{"applied", appliedMapping, []string{"--yes"}, exitDone, []string{"mapping nightly: revision 1 is in force, 0 open sessions\n"}, ""},
+		{"a change while nothing is open", strings.Replace(appliedMapping, "requests: 5", "requests: 6", 1), []string{"--dry-run"}, exitDone, []string{"no session of it is open\n"}, ""},
 		{"the same again", appliedMapping, nil, exitDone, []string{"mapping nightly says this already: revision 1\n"}, ""},
 		{"a change that ends a session", changed, []string{"--dry-run"}, exitDone, []string{"mapping nightly, revision 1, changes:\n",
 			"  -   ref: refs/heads/main\n", "  +   ref: refs/heads/next\n", "  -       requests: 5\n", "  +       requests: 7\n",
