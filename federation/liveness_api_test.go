@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -415,4 +417,24 @@ func TestAnIssuerWithoutAPI(t *testing.T) {
 	if got, err := apis.JobEnded(context.Background(), octoIdentity()); got != federation.LiveUnknown || err != nil || apis.Every("github") != 0 {
 		t.Errorf("state = %s, %v", got, err)
 	}
+}
+
+// A credential goes to the API's own host, whatever the API says.
+func TestCredentialsGoNowhereElse(t *testing.T) {
+	var got []string
+	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		got = append(got, r.URL.Path+" "+r.Header.Get("Authorization"))
+	}))
+	defer other.Close()
+	gh, apis := newGitHub(t, testkit.GitHubAPIConfig{Token: apiToken})
+	for _, at := range []string{other.URL + "/repositories/456789/actions/jobs/1", gh.URL() + "/repositories/5/actions/jobs/1", gh.URL() + "/user"} {
+		gh.Refuse(testkit.Refusal{Status: 301, Header: map[string]string{"Location": at}})
+		if got, err := apis.JobEnded(t.Context(), octoIdentity()); got != federation.LiveUnknown || err == nil {
+			t.Errorf("%s: state = %s, %v", at, got, err)
+		}
+	}
+	if got != nil {
+		t.Errorf("the other host got %q", got)
+	}
+	wantRequests(t, gh.Requests(), "GET "+jobPath+" 301", "GET "+jobPath+" 301", "GET "+jobPath+" 301")
 }
