@@ -318,6 +318,40 @@ func (w *world) openIdentity(id access.Identity) {
 	}
 }
 
+// A run's session, of tokens that name no job, ends with the run's attempt and not with one of its jobs.
+func TestHooksOfTokensWithoutAJob(t *testing.T) {
+	for _, test := range []struct {
+		event    string
+		payload  map[string]any
+		sessions int
+	}{
+		{"workflow_job", worldJob("completed", "completed", nil), 0},
+		{"workflow_run", worldRun("completed", "completed", 1), 1},
+	} {
+		w := newWorld(t, agents(func(m *api.Mapping) { m.JobKey = "run" }))
+		w.openIdentity(access.Identity{Issuer: "github", Provider: "github-actions", JobKey: "run_id=1;run_attempt=1", Claims: access.Claims{
+			"repository_id": "456789", "repository_owner_id": owner, "run_id": "1", "run_attempt": "1", "event_name": "push",
+		}})
+		w.wantResult(w.hooks("github-actions", hookSecret), "github", githubDelivery(test.event, test.payload), "ended", test.sessions)
+	}
+}
+
+// An end that is said while an exchange is under way is not missed: it registers its session, and then looks.
+func TestHookRacesExchange(t *testing.T) {
+	end := githubDelivery("workflow_job", worldJob("completed", "completed", nil))
+	w := newWorld(t, agents())
+	h := w.hooks("github-actions", hookSecret)
+	w.record.opened = func(*access.Session) { w.wantResult(h, "github", end, "ended", 0) }
+	o, err := w.open("1/a")
+	if access.CodeOf(err) != access.CodeGrant {
+		t.Errorf("opened %+v, %v", o, err)
+	}
+	list, err := w.sessions.List(t.Context(), true)
+	if err != nil || len(list) != 0 {
+		t.Errorf("open sessions %+v, %v", list, err)
+	}
+}
+
 func TestHookCheck(t *testing.T) {
 	for _, test := range []struct{ provider, secret, want string }{
 		{"gitlab", signingSecret, ""},

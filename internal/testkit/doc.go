@@ -1,7 +1,8 @@
 // Package testkit is the outside world in small: a CI provider's OIDC issuer,
-// Anthropic's Messages API, and an agent that runs in a job. Each listens on
-// a free port of 127.0.0.1, needs no account and no network, and ends with
-// Close, after which none of its goroutines is left.
+// the job APIs and webhooks of GitHub, GitLab and Buildkite, Anthropic's
+// Messages API, and an agent that runs in a job. Each listens on a free port
+// of 127.0.0.1, needs no account and no network, and ends with Close, after
+// which none of its goroutines is left.
 //
 // Tests use it as their peer, and `jobgate demo` tells its story with it; so
 // nothing here imports package testing.

@@ -258,7 +258,7 @@ func (g *GitHubAPI) checkApp(token string) error {
 	if g.key == nil {
 		return fmt.Errorf("there is no App")
 	}
-	signed, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256})
+	signed, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.RS256})
 	if err != nil {
 		return fmt.Errorf("a JSON web token could not be decoded: %w", err)
 	}
