@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"bytes"
-	"encoding/base64"
 	"sync"
 	"unicode/utf8"
 
@@ -26,20 +24,15 @@ const keptBodies = 4096
 
 // difference returns a body's form in the record. text is masked.
 func (b *bodies) difference(session string, text []byte, truncated bool) *record.Body {
-	if !utf8.Valid(text) {
-		return &record.Body{Text: base64.StdEncoding.EncodeToString(text), Base64: true, Truncated: truncated}
+	var base lastBody
+	if !truncated && len(text) <= baseBody {
+		b.mu.Lock()
+		base = b.last[session]
+		b.mu.Unlock()
 	}
-	if truncated || len(text) > baseBody {
-		return &record.Body{Text: string(text), Truncated: truncated}
-	}
-	b.mu.Lock()
-	last := b.last[session]
-	b.mu.Unlock()
-	prefix, suffix := common(last.text, text)
-	if last.call == "" || prefix+suffix < len(text)/2 {
-		return &record.Body{Text: string(text)}
-	}
-	return &record.Body{Base: last.call, Prefix: prefix, Suffix: suffix, Text: string(text[prefix : len(text)-suffix])}
+	body := record.NewBody(base.call, base.text, text)
+	body.Truncated = truncated
+	return body
 }
 
 // keep makes a recorded body the base of the session's next one. It is called after the body's event was appended, so
@@ -67,30 +60,6 @@ func (b *bodies) forget(session string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.last, session)
-}
-
-// common returns the lengths of the common prefix and of the common suffix behind it, cut so that what remains of both
-// is UTF-8.
-func common(a, b []byte) (prefix, suffix int) {
-	n := min(len(a), len(b))
-	for step := 4096; step > 0; step /= 8 { // whole blocks are compared faster than bytes
-		for prefix+step <= n && bytes.Equal(a[prefix:prefix+step], b[prefix:prefix+step]) {
-			prefix += step
-		}
-	}
-	for prefix > 0 && prefix < len(b) && !utf8.RuneStart(b[prefix]) {
-		prefix--
-	}
-	for prefix > 0 && prefix < len(a) && !utf8.RuneStart(a[prefix]) {
-		prefix--
-	}
-	for suffix < n-prefix && a[len(a)-1-suffix] == b[len(b)-1-suffix] {
-		suffix++
-	}
-	for suffix > 0 && !utf8.RuneStart(b[len(b)-suffix]) {
-		suffix--
-	}
-	return prefix, suffix
 }
 
 // Forget drops what is remembered of a session that is over.
