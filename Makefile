@@ -61,7 +61,7 @@ lint: $(staticcheck) $(actionlint) ## gofmt, go vet, staticcheck, actionlint
 	$(bin)/actionlint -shellcheck= -pyflakes= $(newer_inputs) $(clients)/act/*.yml docs/workflows/*.yml
 
 bench: ## the benchmarks; BENCH=Proxy runs some of them
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(TESTFLAGS) ./...
+	$(GO) test -p 1 -run '^$$' -bench '$(BENCH)' -benchmem $(TESTFLAGS) ./...
 
 fuzz: ## every fuzz target for a minute; FUZZTIME=10s for less
 	FUZZTIME=$(FUZZTIME) GO=$(GO) .ci/fuzz
