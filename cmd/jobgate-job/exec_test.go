@@ -166,11 +166,11 @@ func TestExecRenews(t *testing.T) {
 // token which was already shown cannot renew.
 func TestExecRotates(t *testing.T) {
 	needs(t, "curl", "apt-get install curl")
-	w := newWorld(t, worldConfig{lease: "2s", script: testkit.ScriptSay("hello")})
+	w := newWorld(t, worldConfig{lease: "4s", script: testkit.ScriptSay("hello")})
 	file, next := filepath.Join(t.TempDir(), "token"), filepath.Join(t.TempDir(), "next")
 	write(t, file, w.gitlabToken(nil))
 	write(t, next, w.gitlabToken(nil))
-	got := w.run(map[string]string{"GITLAB_CI": "true", "FILE": file, "NEXT": next}, "exec", "--token-file", file, "--", "sh", "-c", `sleep 1; mv "$NEXT" "$FILE"; sleep 1.8; `+call)
+	got := w.run(map[string]string{"GITLAB_CI": "true", "FILE": file, "NEXT": next}, "exec", "--token-file", file, "--", "sh", "-c", `sleep 1; mv "$NEXT" "$FILE"; sleep 4; `+call)
 	if got.code != 0 || got.stdout != "200" || strings.Contains(got.stderr, "not renewed") {
 		t.Errorf("exec = %d, the call %q:\n%s", got.code, got.stdout, got.stderr)
 	}
