@@ -111,6 +111,8 @@ func (f *Filter) unread(dst []byte, ev *event, cause error) ([]byte, error) {
 func (f *Filter) ambiguity(ev *event) string {
 	named := kindOf(ev.name)
 	switch {
+	case len(ev.name) == 0 && ev.kind != otherEvent && ev.kind != pingEvent:
+		return "an event has no name, so that some clients pass over it"
 	case len(ev.name) > 0 && named != ev.kind && (named != pingEvent || ev.typed):
 		return "the name of an event and the type in its data differ"
 	case ev.kind == otherEvent && ev.block.isObject:
