@@ -77,12 +77,8 @@ func (o *options) apply(c *cobra.Command, f applyFlags) error {
 		return err
 	}
 	// The change that was shown is the one that is made: another that came between is a conflict.
-	header := map[string]string{}
-	if preview.Revision > 0 {
-		header["If-Match"] = `"` + strconv.FormatInt(preview.Revision, 10) + `"`
-	}
 	var m api.MappingView
-	if err := cl.do(c.Context(), http.MethodPut, path, header, spec, &m); err != nil {
+	if err := cl.do(c.Context(), http.MethodPut, path, ifMatch(preview.Revision), spec, &m); err != nil {
 		return err
 	}
 	if o.json() {
@@ -90,6 +86,14 @@ func (o *options) apply(c *cobra.Command, f applyFlags) error {
 	}
 	_, err = fmt.Fprintf(o.env.Stdout, "mapping %s: revision %d is in force, %s\n", escape(m.Name), m.Revision, plural(m.Sessions, "open session"))
 	return err
+}
+
+// ifMatch is the header of a write that changes this revision and no other; 0 is a mapping that is not there yet.
+func ifMatch(revision int64) map[string]string {
+	if revision == 0 {
+		return nil
+	}
+	return map[string]string{"If-Match": `"` + strconv.FormatInt(revision, 10) + `"`}
 }
 
 // printPreview shows the change line by line, and what it does to open sessions.

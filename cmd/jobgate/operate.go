@@ -79,7 +79,13 @@ func (o *options) deleteMapping(c *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := cl.do(c.Context(), http.MethodDelete, "/v1/mappings/"+url.PathEscape(args[0]), nil, nil, nil); err != nil {
+	path := "/v1/mappings/" + url.PathEscape(args[0])
+	var m api.MappingView
+	if err := cl.do(c.Context(), http.MethodGet, path, nil, nil, &m); err != nil {
+		return err
+	}
+	// What is deleted is what was there when this began: the same name put anew by somebody else meanwhile is a conflict.
+	if err := cl.do(c.Context(), http.MethodDelete, path, ifMatch(m.Revision), nil, nil); err != nil {
 		return err
 	}
 	if o.json() {

@@ -74,7 +74,7 @@ func TestPreviewOfAPut(t *testing.T) {
 	if got.Changed || got.Revision != 1 || got.Before == nil {
 		t.Errorf("the same again: %+v", got)
 	}
-	problem(t, admin(t, people, "PUT", "/v1/mappings/agents?dry_run=true", body(mapping("agents")), "If-Match", `"7"`), 409, "conflict")
+	problem(t, admin(t, people, "PUT", "/v1/mappings/agents?dry_run=true", body(mapping("agents")), "If-Match", `"7"`), 412, "conflict")
 	problem(t, admin(t, people, "PUT", "/v1/mappings/agents?dry_run=maybe", body(mapping("agents"))), 400, "invalid_request")
 	problem(t, admin(t, people, "PUT", "/v1/mappings/filed?dry_run=true", body(mapping("filed"))), 409, "conflict")
 	bad := mapping("agents")

@@ -181,8 +181,8 @@ func (p *People) answer(handle func(*gin.Context) error) gin.HandlerFunc {
 			status, known, code, detail = http.StatusBadRequest, true, access.CodeInvalid, field.Error()
 		}
 		var refusal *access.Error
-		if errors.As(err, &refusal) && refusal.Reason == federation.ReasonIfMatch {
-			status = http.StatusPreconditionRequired
+		if errors.As(err, &refusal) {
+			status = precondition(refusal.Reason, g.GetHeader("If-Match"), status)
 		}
 		if !known {
 			status = http.StatusInternalServerError
@@ -190,6 +190,17 @@ func (p *People) answer(handle func(*gin.Context) error) gin.HandlerFunc {
 		}
 		writeProblem(g.Writer, status, string(code), detail)
 	}
+}
+
+// precondition tells the conflicts apart that an If-Match is about, RFC 9110 section 13.1.1 and RFC 6585 section 3.
+func precondition(reason, ifMatch string, status int) int {
+	switch {
+	case reason == federation.ReasonIfMatch:
+		return http.StatusPreconditionRequired
+	case reason == access.ReasonRevision && ifMatch != "":
+		return http.StatusPreconditionFailed
+	}
+	return status
 }
 
 func (p *People) listMappings(g *gin.Context) error {

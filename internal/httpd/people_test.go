@@ -123,7 +123,7 @@ func TestMappings(t *testing.T) {
 	nameless.Name = ""
 	t.Run("a change says what it changes", func(t *testing.T) {
 		problem(t, admin(t, people, "PUT", "/v1/mappings/agents", body(nameless)), 428, "conflict")
-		problem(t, admin(t, people, "PUT", "/v1/mappings/agents", body(nameless), "If-Match", `"7"`), 409, "conflict")
+		problem(t, admin(t, people, "PUT", "/v1/mappings/agents", body(nameless), "If-Match", `"7"`), 412, "conflict")
 		problem(t, admin(t, people, "PUT", "/v1/mappings/agents", body(nameless), "If-Match", `"one"`), 400, "invalid_request")
 		problem(t, admin(t, people, "PUT", "/v1/mappings/agents", body(nameless), "If-Match", "*"), 400, "invalid_request")
 		changed := decode[api.MappingView](t, admin(t, people, "PUT", "/v1/mappings/agents", body(nameless), "If-Match", `"1"`), 200)
@@ -138,7 +138,7 @@ func TestMappings(t *testing.T) {
 		}
 	})
 	t.Run("delete, and restore what the file has", func(t *testing.T) {
-		problem(t, admin(t, people, "DELETE", "/v1/mappings/filed", "", "If-Match", `"5"`), 409, "conflict")
+		problem(t, admin(t, people, "DELETE", "/v1/mappings/filed", "", "If-Match", `"5"`), 412, "conflict")
 		if got := admin(t, people, "DELETE", "/v1/mappings/filed", "", "If-Match", `"1"`); got.Code != 204 || got.Body.Len() > 0 {
 			t.Errorf("delete: status %d, %q", got.Code, got.Body)
 		}
