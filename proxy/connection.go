@@ -9,10 +9,10 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
-	"time"
 
 	"github.com/jobgate/jobgate/internal/dial"
 	"github.com/jobgate/jobgate/proxy/inject"
+	"github.com/jobgate/jobgate/proxy/upstream"
 )
 
 // Kinds of connections.
@@ -86,20 +86,7 @@ func literalPrivate(u *url.URL) bool {
 
 // newTransport speaks HTTP/1.1: an agent's calls are few and long, and one call's trouble stays its own.
 func newTransport(d dial.Dialer, b Bounds) http.RoundTripper {
-	return &http.Transport{
-		DialContext:           d.DialContext,
-		MaxIdleConns:          1024,
-		MaxIdleConnsPerHost:   256,
-		IdleConnTimeout:       90 * time.Second,
-		TLSHandshakeTimeout:   10 * time.Second,
-		ResponseHeaderTimeout: b.Head,
-		ExpectContinueTimeout: time.Second,
-		// Decoding costs more than all the rest, and what is encoded cannot be judged: identity is asked for.
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: 64 << 10,
-		ReadBufferSize:         copyBuffer,
-		WriteBufferSize:        copyBuffer,
-	}
+	return upstream.New(upstream.Config{Dial: d.DialContext, Head: b.Head})
 }
 
 // transport returns what carries calls to the connection.

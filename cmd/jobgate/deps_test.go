@@ -22,6 +22,7 @@ var row = map[string]int{
 	"internal/signing": 0,
 	"proxy/mask":       0,
 	"proxy/record":     0,
+	"proxy/upstream":   0,
 
 	"internal/cond": 1,
 	"proxy/dialect": 1,
@@ -67,7 +68,7 @@ var home = map[string][]string{
 	"database/sql":                        {"internal/store"},
 	"modernc.org/sqlite":                  {"internal/store"},
 	"go.yaml.in/yaml/v3":                  {"internal/api", "cmd/jobgate"},
-	"golang.org/x/net/http/httpguts":      {"proxy/inject"},
+	"golang.org/x/net/http/httpguts":      {"proxy/inject", "proxy/upstream"},
 	"golang.org/x/sync/singleflight":      {"federation"},
 	"golang.org/x/term":                   {"cmd/jobgate"},
 	"github.com/spf13/cobra":              {"cmd/jobgate"},
