@@ -12,6 +12,7 @@ import (
 // take handles one event. It may write over f.ev, so that what is read of the event is read before others are handled.
 func (f *Filter) take(dst, raw []byte) ([]byte, error) {
 	ev := &f.ev
+	f.frame.stream = nil
 	if !f.simple || !ev.splitDelta(raw) {
 		dst = f.drain(dst)
 		ev.split(raw, !f.begun)
@@ -26,7 +27,7 @@ func (f *Filter) take(dst, raw []byte) ([]byte, error) {
 	case f.judging && ev.odd:
 		return dst, ambiguous("an event has lines that clients read differently")
 	case ev.empty():
-		return f.bare(dst, ev), nil
+		return f.bare(f.drain(dst), ev), nil
 	}
 	if !ev.readDelta(&f.scan) {
 		dst = f.drain(dst)
@@ -273,11 +274,15 @@ type waitRoom struct {
 	pending []byte
 	items   []item
 	text    []byte // pieces of one flow that its masker has not seen yet
+
+	run     []runEvent // the last of these, still in the chunk
+	runRaw  []byte
+	runText int // where their text begins in text
 }
 
 // waitRooms are lent to filters while a chunk is worked on, so that an idle stream holds none.
 var waitRooms = sync.Pool{New: func() any {
-	return &waitRoom{pending: make([]byte, 0, 32<<10), items: make([]item, 0, 256), text: make([]byte, 0, 4<<10)}
+	return &waitRoom{pending: make([]byte, 0, 32<<10), items: make([]item, 0, 256), text: make([]byte, 0, 4<<10), run: make([]runEvent, 0, 256)}
 }}
 
 // lend gives the memory of the pending events back.
@@ -293,12 +298,17 @@ func (f *Filter) lend() {
 // maxRoom is the largest memory that is kept for the next.
 const maxRoom = 128 << 10
 
-// push puts an event behind the pending ones.
-func (f *Filter) push(it item, raw []byte) {
+// borrow makes sure of memory for events that wait.
+func (f *Filter) borrow() {
 	if f.room == nil {
 		f.room = waitRooms.Get().(*waitRoom)
 		f.pending, f.items = append(f.room.pending, f.pending...), append(f.room.items, f.items...)
 	}
+}
+
+// push puts an event behind the pending ones.
+func (f *Filter) push(it item, raw []byte) {
+	f.borrow()
 	it.start = len(f.pending)
 	f.pending = append(f.pending, raw...)
 	it.end = len(f.pending)
@@ -329,7 +339,7 @@ func (f *Filter) flush(dst []byte) []byte {
 	}
 	f.items = append(f.items[:0], f.items[n:]...)
 	if len(f.items) == 0 {
-		f.lend()
+		f.pending = f.pending[:0]
 		return dst
 	}
 	f.tail = pended
@@ -339,7 +349,13 @@ func (f *Filter) flush(dst []byte) []byte {
 
 // moveOut puts what little still waits at the end of a chunk into memory of the filter's own.
 func (f *Filter) moveOut() {
-	if f.room == nil || len(f.items) == 0 || len(f.pending) > keptBuffer {
+	switch {
+	case f.room == nil:
+		return
+	case len(f.items) == 0:
+		f.lend()
+		return
+	case f.waits() > keptBuffer:
 		return
 	}
 	base := f.items[0].start
@@ -350,6 +366,14 @@ func (f *Filter) moveOut() {
 	}
 	f.lend()
 	f.pending, f.items = pending, items
+}
+
+// waits returns how many bytes wait for their masker.
+func (f *Filter) waits() int {
+	if len(f.items) == 0 {
+		return 0
+	}
+	return len(f.pending) - f.items[0].start
 }
 
 // compact moves the pending bytes to the front.

@@ -68,7 +68,8 @@ const maxOpen = 64
 const keptBuffer = 4 << 10
 
 // Filter judges and masks one server-sent event stream of the Messages API. It is fed with chunks of any size, and is
-// used by one goroutine. How the stream is cut into chunks does not change what comes out of it.
+// used by one goroutine. How the stream is cut into chunks does not change what comes out of it, but for how much of it
+// comes before an error.
 //
 // One event, and so one line, may have 32 MiB.
 type Filter struct {
@@ -101,6 +102,7 @@ type Filter struct {
 	waiting  event  // memory for an item that leaves
 	decoded  []byte // memory for a text that had escapes
 
+	frame      frame
 	batched    *flowStream // it has pieces that its masker has not seen, all of one block
 	batchIndex int         // of that block
 	size       int         // bytes in deferred
@@ -153,6 +155,11 @@ func (f *Filter) events(dst, chunk []byte) ([]byte, error) {
 		}
 	}
 	for len(chunk) > 0 {
+		if f.frame.stream != nil && len(f.buf) == 0 {
+			if chunk = chunk[f.takeRun(chunk):]; len(chunk) == 0 {
+				break
+			}
+		}
 		n := f.split.next(chunk)
 		if n < 0 {
 			n = len(chunk)

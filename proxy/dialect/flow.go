@@ -142,10 +142,13 @@ func (f *Filter) piece(dst []byte, ev *event, b *block) ([]byte, error) {
 			return f.send(dst, ev, b, nil), nil
 		}
 	}
-	if len(f.pending)+len(ev.raw) > f.cfg.MaxHeld {
-		if dst = f.drain(dst); len(f.pending)+len(ev.raw) > f.cfg.MaxHeld {
+	if f.waits()+len(ev.raw) > f.cfg.MaxHeld {
+		if dst = f.drain(dst); f.waits()+len(ev.raw) > f.cfg.MaxHeld {
 			return dst, tooLarge("more than %d bytes of the answer wait for their masker", f.cfg.MaxHeld)
 		}
+	}
+	if f.batched == fs {
+		f.standRun(fs)
 	}
 	raw := ev.raw
 	if b.shift > 0 {
@@ -160,6 +163,9 @@ func (f *Filter) piece(dst []byte, ev *event, b *block) ([]byte, error) {
 	}
 	f.room.text = append(f.room.text, text...)
 	f.batched, f.batchIndex = fs, ev.index
+	if ev.kind == blockDelta && b.shift == 0 {
+		f.learnFrame(ev, fs)
+	}
 	return dst, nil
 }
 
@@ -171,7 +177,8 @@ func (f *Filter) drain(dst []byte) []byte {
 		return dst
 	}
 	f.batched = nil
+	base := fs.fed
 	_, _ = fs.feed(f.room.text) // a stream that masks has no error
 	f.room.text = f.room.text[:0]
-	return f.flush(dst)
+	return f.endRun(f.flush(dst), fs, base)
 }
