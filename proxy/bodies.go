@@ -4,7 +4,7 @@ import (
 	"sync"
 	"unicode/utf8"
 
-	"github.com/jobgate/jobgate/proxy/record"
+	"github.com/jobgate/jobgate/proxy/mask"
 )
 
 // bodies remembers the last recorded request body of each session: an agent's body grows by one turn with every call,
@@ -15,30 +15,28 @@ type bodies struct {
 }
 
 type lastBody struct {
-	call string
-	text []byte // masked, never written to
+	call  string
+	text  []byte      // masked, never written to
+	clean *mask.Clean // nil where something of it was masked
 }
 
 // keptBodies bounds the sessions of which a body is remembered; losing one costs bytes in the record, nothing else.
 const keptBodies = 4096
 
-// difference returns a body's form in the record. text is masked.
-func (b *bodies) difference(session string, text []byte, truncated bool) *record.Body {
-	var base lastBody
-	if !truncated && len(text) <= baseBody {
-		b.mu.Lock()
-		base = b.last[session]
-		b.mu.Unlock()
+// base returns the last body of a session, for one of a number of bytes.
+func (b *bodies) base(session string, size int) lastBody {
+	if size > baseBody {
+		return lastBody{}
 	}
-	body := record.NewBody(base.call, base.text, text)
-	body.Truncated = truncated
-	return body
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.last[session]
 }
 
 // keep makes a recorded body the base of the session's next one. It is called after the body's event was appended, so
 // that a base always stands earlier in the record.
-func (b *bodies) keep(session, call string, text []byte) {
-	if len(text) == 0 || len(text) > baseBody || !utf8.Valid(text) {
+func (b *bodies) keep(session string, body lastBody) {
+	if len(body.text) == 0 || len(body.text) > baseBody || !utf8.Valid(body.text) {
 		return
 	}
 	b.mu.Lock()
@@ -52,7 +50,7 @@ func (b *bodies) keep(session, call string, text []byte) {
 			break
 		}
 	}
-	b.last[session] = lastBody{call: call, text: text}
+	b.last[session] = body
 }
 
 // forget drops what is remembered of a session.

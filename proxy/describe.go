@@ -242,12 +242,14 @@ func (f *flight) startedEvent() record.CallStarted {
 	case f.body.rest != nil:
 		// what a masker cannot decide about yet, the beginning of a secret, is left out
 		text := f.masks.Full.NewStream().Write(nil, f.body.held)
-		e.Body = f.p.bodies.difference(f.s.ID, text, true)
+		e.Body = record.NewBody("", nil, text)
+		e.Body.Truncated = true
 	case len(f.body.held) > 0:
-		text, n := f.masks.Full.Mask(nil, f.body.held)
+		base := f.p.bodies.base(f.s.ID, len(f.body.held))
+		text, n, clean := f.masks.Full.MaskLike(base.clean, f.body.held)
 		e.Masked += n
-		e.Body = f.p.bodies.difference(f.s.ID, text, false)
-		f.recorded = text
+		e.Body = record.NewBody(base.call, base.text, text)
+		f.recorded = lastBody{call: f.call.ID, text: text, clean: clean}
 	}
 	return e
 }

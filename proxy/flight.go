@@ -41,7 +41,7 @@ type flight struct {
 	call   access.Call
 	body   request
 
-	recorded []byte // the body as the record has it, the base of the next one
+	recorded lastBody // the body as the record has it, the base of the next one
 
 	pending        []record.Event // noted and not yet appended
 	noted          bool           // call.started is in the record or pending: call.ended must follow

@@ -53,7 +53,7 @@ func (f *flight) send(p permit) (*http.Response, error) {
 	if err := f.write(true); err != nil {
 		return nil, err
 	}
-	f.p.bodies.keep(f.s.ID, f.call.ID, f.recorded)
+	f.p.bodies.keep(f.s.ID, f.recorded)
 	f.sent = f.p.c.Now()
 	answer, err := f.p.transport(f.conn).RoundTrip(out)
 	switch {

@@ -42,15 +42,19 @@ func NewBody(baseCall string, base, body []byte) *Body {
 
 // common returns how many bytes two bodies share at their beginning and, beyond that, at their end. Neither cuts a character in two.
 func common(x, y []byte) (prefix, suffix int) {
+	const block = 256 // compared at once
 	n := min(len(x), len(y))
-	for prefix+8 <= n && string(x[prefix:prefix+8]) == string(y[prefix:prefix+8]) {
-		prefix += 8
+	for prefix+block <= n && string(x[prefix:prefix+block]) == string(y[prefix:prefix+block]) {
+		prefix += block
 	}
 	for prefix < n && x[prefix] == y[prefix] {
 		prefix++
 	}
 	for prefix > 0 && prefix < len(y) && !utf8.RuneStart(y[prefix]) {
 		prefix--
+	}
+	for suffix+block <= n-prefix && string(x[len(x)-suffix-block:len(x)-suffix]) == string(y[len(y)-suffix-block:len(y)-suffix]) {
+		suffix += block
 	}
 	for suffix < n-prefix && x[len(x)-1-suffix] == y[len(y)-1-suffix] {
 		suffix++
