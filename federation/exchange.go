@@ -201,36 +201,38 @@ func (x *Exchange) openOrRenew(ctx context.Context, a *attempt, m *mappingInForc
 	if over.ID != "" {
 		return Opened{}, windowOver(over)
 	}
-	if err := x.live(ctx, id, m, entry); err != nil {
+	state, err := x.live(ctx, id, m, entry)
+	if err != nil {
 		return Opened{}, err
 	}
 	a.opening.Connections = scope
 	if entry != nil {
-		return x.renew(ctx, a, entry, id, want)
+		alive := m.provider.renewable || state == LiveRunning
+		return x.renew(ctx, a, entry, id, want, alive)
 	}
 	return x.open(ctx, a, m, id, want)
 }
 
 // live asks the provider whether the job still runs.
-func (x *Exchange) live(ctx context.Context, id access.Identity, m *mappingInForce, entry *sessionEntry) error {
+func (x *Exchange) live(ctx context.Context, id access.Identity, m *mappingInForce, entry *sessionEntry) (LiveState, error) {
 	state, err := x.ask(ctx, id)
 	if err == nil && entry != nil && (state == LiveEnded || state == LiveSuperseded) {
 		x.c.Sessions.end(ctx, ending{entry, access.EndJob, id.Provider})
 	}
 	switch {
 	case err == nil && state == LiveEnded:
-		return refusal(access.CodeGrant, "job_ended", "the CI provider reports that the job is over")
+		return state, refusal(access.CodeGrant, "job_ended", "the CI provider reports that the job is over")
 	case err == nil && state == LiveSuperseded:
-		return refusal(access.CodeGrant, "stale_attempt", "the token is of an attempt after which another was started")
+		return state, refusal(access.CodeGrant, "stale_attempt", "the token is of an attempt after which another was started")
 	case err == nil && state == LiveRunning, !m.RequiresLiveness():
-		return nil
+		return state, nil
 	}
 	out := &access.Error{Code: access.CodeGrant, Reason: "job_ended", Err: err,
 		Public: fmt.Sprintf("the CI provider does not say that the job still runs, and mapping %q requires it", m.Name())}
 	if err != nil {
 		out.Code = access.CodeUnavailable
 	}
-	return out
+	return state, out
 }
 
 // ask returns what the provider said before, where that was the job's end, or what it says now.
@@ -295,32 +297,48 @@ func (x *Exchange) stillInForce(ctx context.Context, e *sessionEntry) error {
 	return nil
 }
 
-// renew takes a fresh CI token of the same job as a sign of life.
-func (x *Exchange) renew(ctx context.Context, a *attempt, e *sessionEntry, id access.Identity, want asked) (Opened, error) {
+// renew takes a fresh CI token of the same job as a sign of life. Where it is none, for all tokens of a job were made at
+// its start, and nobody else says that the job runs, it joins a session that is awake and leaves the lease as it is.
+func (x *Exchange) renew(ctx context.Context, a *attempt, e *sessionEntry, id access.Identity, want asked, alive bool) (Opened, error) {
 	now := x.c.Now()
+	asleep := earlier(now.Add(e.session.Policy().Window.Lease), e.session.Closes())
+	if !alive {
+		if err := e.session.Usable(now); err != nil {
+			return Opened{}, noSignOfLife(err, id.Provider)
+		}
+		asleep = e.session.Asleep()
+	}
 	text, token, err := x.newToken(e.session, a, want, now)
 	if err != nil {
 		return Opened{}, err
 	}
 	dropped := e.room(now)
 	err = x.c.Store.RenewSession(ctx, access.Renewal{
-		Asleep: earlier(now.Add(e.session.Policy().Window.Lease), e.session.Closes()),
-		Seen:   seen(id, e.session), Token: token, Dropped: dropped,
+		Asleep: asleep, Seen: seen(id, e.session), Token: token, Dropped: dropped,
 	})
 	if err != nil {
 		return Opened{}, err
 	}
-	a.opening.Renewed = true
+	a.opening.Renewed = alive
 	if err := x.recordJoin(ctx, a, e); err != nil {
 		return Opened{}, err
 	}
-	if !x.c.Sessions.renew(e, LifeToken, now) {
+	if alive && !x.c.Sessions.renew(e, LifeToken, now) {
 		return Opened{}, e.session.Usable(now)
 	}
 	x.c.Sessions.addToken(e, token, now, dropped)
 	out := opened(a, e.session, text, token, now)
-	out.Joined, out.Renewed = true, true
+	out.Joined, out.Renewed = true, alive
 	return out, nil
+}
+
+// noSignOfLife says why a further token does not wake a session.
+func noSignOfLife(err error, provider string) error {
+	if access.CodeOf(err) == access.CodeEnded {
+		return err
+	}
+	return refusal(access.CodeGrant, "dormant", fmt.Sprintf("the session is dormant: its lease has lapsed, and a further token of provider %s is no sign of "+
+		"life, for all tokens of a job are made at its start. Give the issuer an api that says whether the job runs, or the mapping a longer lease", provider))
 }
 
 func (x *Exchange) recordJoin(ctx context.Context, a *attempt, e *sessionEntry) error {

@@ -52,7 +52,7 @@ func (v *Verifier) ofClaims(raw []byte, name string) (access.Identity, []error, 
 	}
 	hash := sha256.Sum256(raw)
 	id := access.Identity{
-		Issuer: issuer.Name, IssuerURL: issuer.URL, Provider: p.name, Subject: access.Claims(claims).Text("sub"), Claims: claims,
+		Issuer: issuer.Name, IssuerURL: issuer.URL, Provider: p.name, Subject: access.Claims(claims).Text("sub"), Claims: claims, Job: p.configuredJob(claims),
 		TokenID: "claims:" + hex.EncodeToString(hash[:]), IssuedAt: v.now(), Expires: v.now().Add(claimsLife),
 	}
 	if id.JobKey, err = p.keyOf(claims); err != nil {

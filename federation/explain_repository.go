@@ -41,7 +41,7 @@ func SuggestForRepository(ctx context.Context, q RepositoryQuestion, connections
 	if err != nil {
 		return Suggestion{}, fmt.Errorf("look up repository %s: %w", q.Name, err)
 	}
-	s, err := Suggest(access.Identity{Issuer: q.Issuer.Name, IssuerURL: q.Issuer.URL, Provider: q.Issuer.Provider, Claims: claims}, connections)
+	s, err := Suggest(access.Identity{Issuer: q.Issuer.Name, IssuerURL: q.Issuer.URL, Provider: q.Issuer.Provider, Claims: claims}, nil, connections)
 	if err == nil {
 		s.Mapping.Match["event_name"] = api.Values{"push", "workflow_dispatch"}
 	}

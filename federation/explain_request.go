@@ -175,13 +175,21 @@ func (x *Explainer) outcome(out *api.Explanation, id access.Identity, serving []
 		out.Outcome, out.Mapping = "granted", serving[0]
 	case 0:
 		out.Refusal = &api.ExplainRefusal{Reason: "no_mapping", Detail: "no mapping serves this job"}
-		if s, err := Suggest(id, x.c.Connections); err == nil {
+		if s, err := x.suggest(id); err == nil {
 			out.Suggestion, _ = s.YAML()
 		}
 	default:
 		out.Refusal = &api.ExplainRefusal{Reason: "ambiguous", Detail: "several mappings serve this job: " + strings.Join(serving, ", "),
 			Advice: "let the exchange name one of them, with mapping; or make them exclude one another"}
 	}
+}
+
+func (x *Explainer) suggest(id access.Identity) (Suggestion, error) {
+	issuer := x.c.Verifier.issuers[id.IssuerURL]
+	if issuer == nil {
+		return Suggestion{}, fmt.Errorf("issuer %s is not trusted", shown(id.IssuerURL))
+	}
+	return suggest(id, issuer.provider, x.c.Connections)
 }
 
 // window says whether the job's session under its mapping is over already. Nothing is written.

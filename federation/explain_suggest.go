@@ -67,12 +67,27 @@ const (
 )
 
 // Suggest returns a mapping for jobs like this one: the owner's immutable ids, ref, event and environment are those of
-// its token. The connections are names with their kinds; what is granted on the first is for people to change.
-func Suggest(id access.Identity, connections map[string]string) (Suggestion, error) {
-	p := providerNamed(id.Provider)
-	if p == nil {
-		return Suggestion{}, fmt.Errorf("provider %q is not known", id.Provider)
+// its token. The issuers are those of the configuration, the connections names with their kinds; what is granted on the
+// first is for people to change.
+func Suggest(id access.Identity, issuers []Issuer, connections map[string]string) (Suggestion, error) {
+	p, err := rowOf(id, issuers)
+	if err != nil {
+		return Suggestion{}, err
 	}
+	return suggest(id, p, connections)
+}
+
+// rowOf returns the row of the provider table of an identity's issuer.
+func rowOf(id access.Identity, issuers []Issuer) (*provider, error) {
+	for _, issuer := range issuers {
+		if issuer.Name == id.Issuer && issuer.Provider == id.Provider {
+			return issuer.row()
+		}
+	}
+	return Issuer{Provider: id.Provider}.row()
+}
+
+func suggest(id access.Identity, p *provider, connections map[string]string) (Suggestion, error) {
 	s := suggesting{p: p, id: id, match: make(map[string]api.Values)}
 	if !s.owner() {
 		return Suggestion{}, fmt.Errorf("the token has no claim of provider %s that says whose job it is and that a mapping could pin", p.name)
@@ -133,6 +148,9 @@ func (s *suggesting) owner() bool {
 		if !strings.HasPrefix(claim, "job_") && s.pin(claim) {
 			pinned = true
 		}
+	}
+	if s.p.configured { // an owner may have many, and only the configuration knows what tells them apart
+		s.pin(s.p.shows.repository)
 	}
 	if pinned || s.p.shared != nil && s.p.shared(s.id.IssuerURL) {
 		return pinned

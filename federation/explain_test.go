@@ -485,7 +485,7 @@ func TestSuggest(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, err := federation.Suggest(id, deployment().Connections)
+			s, err := federation.Suggest(id, nil, deployment().Connections)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -547,7 +547,7 @@ func TestSuggestForProviders(t *testing.T) {
 		t.Run(test.provider+" "+fmt.Sprint(test.claims["pipeline_source"]), func(t *testing.T) {
 			issuer := issuers[test.provider]
 			id := access.Identity{Issuer: issuer.Name, IssuerURL: issuer.URL, Provider: test.provider, Claims: test.claims, JobKey: "x", IssuedAt: start}
-			s, err := federation.Suggest(id, deployment().Connections)
+			s, err := federation.Suggest(id, nil, deployment().Connections)
 			if err != nil {
 				t.Fatal(err)
 			}

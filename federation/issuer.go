@@ -20,6 +20,8 @@ type Issuer struct {
 	Name string
 	// Provider names a row of the provider table, such as "github-actions".
 	Provider string
+	// Tokens says what tokens are like, for provider "generic" and for no other.
+	Tokens *Tokens
 	// URL is the issuer exactly as tokens carry it in "iss": compared byte by byte, a trailing slash included. Empty
 	// takes the provider's, where it has only one.
 	URL string
@@ -92,9 +94,9 @@ func (i Issuer) authorities() (*x509.CertPool, error) {
 
 // complete checks an issuer, fills in what it leaves out, and returns its provider's row.
 func (i Issuer) complete() (Issuer, *provider, error) {
-	row := providerNamed(i.Provider)
-	if row == nil {
-		return i, nil, fmt.Errorf("provider %q is not known; write one of %s", i.Provider, strings.Join(Providers(), ", "))
+	row, err := i.row()
+	if err != nil {
+		return i, nil, err
 	}
 	if i.Name == "" {
 		return i, nil, errors.New("it has no name")

@@ -206,7 +206,7 @@ func readGenericHook(issuer Issuer, _ http.Header, body []byte) ([]string, LiveS
 func genericKey(issuer Issuer, event map[string]any) (access.JobKey, error) {
 	key, hasKey := event["job_key"].(string)
 	claims, hasClaims := event["claims"].(map[string]any)
-	row := providerNamed(issuer.Provider)
+	row, _ := issuer.row()
 	switch {
 	case hasKey == hasClaims || hasKey && key == "" || row == nil:
 		return "", errors.New("write job_key, a text, or claims, an object, one of them")

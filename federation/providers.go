@@ -53,6 +53,11 @@ type provider struct {
 	jobKey []keyPart
 	// jti says that every token has an id of its own.
 	jti bool
+	// renewable says that a running job gets fresh tokens, so that one is a sign of life. Where all tokens of a job are made
+	// at its start, a further one proves nothing.
+	renewable bool
+	// configured says that all but the name is the configuration's to say.
+	configured bool
 	// tenants are immutable ids of who owns the job, the widest first.
 	tenants []string
 
@@ -127,7 +132,7 @@ func providers() []*provider {
 		githubActions(), forgejo(),
 		gitlab(),
 		circleCI(), buildkite(), bitbucket(), azureDevOps(), cloudBuild(), terraform(), codefresh(), spacelift(),
-		harness(), jenkins(), kubernetes(), semaphore(),
+		harness(), jenkins(), kubernetes(), semaphore(), generic(),
 	}
 }
 
@@ -190,7 +195,7 @@ func (p *provider) checkKind(c access.Claims) error {
 	if p.subject != "" && !strings.HasPrefix(c.Text("sub"), p.subject) {
 		return refuse(reasonKind, "sub does not begin with %s", p.subject)
 	}
-	if len(p.tenants) > 0 && !slices.ContainsFunc(p.tenants, func(name string) bool { return c.Text(name) != "" }) {
+	if len(p.tenants) > 0 && !slices.ContainsFunc(p.tenants, func(name string) bool { _, ok := keyText(c[name]); return ok }) {
 		return refuse(reasonMissing, "none of %s", strings.Join(p.tenants, ", "))
 	}
 	return nil

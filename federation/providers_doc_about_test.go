@@ -5,6 +5,7 @@ const (
 	apiToldEnd   = "by webhook or by its job API, where they are configured; else after the lease or at max"
 	oneToken     = "no: the mapping's `lease` must be as long as its window, or the session falls asleep"
 	oneTokenAPI  = "no: the mapping's `lease` must be as long as its window, unless Jobgate may ask the provider whether the job runs"
+	onceMore     = "yes, where the pipeline asks for another: each renews the lease. `jobgate-job` does not ask: the mapping's `lease` must be as long as its window then"
 	freshTokens  = "yes: each renews the lease"
 	inVariable   = "`jobgate-job` with a token in its variable"
 	theEndpoint  = "`jobgate-job` with an emulator of the token endpoint"
@@ -357,7 +358,7 @@ organization_id: default
 project_id: agents
 pipeline_id: release
 `,
-			more: "window: {max: 1h, lease: 1h}", lifetime: "1 hour in an example", renewal: oneToken, end: neverToldEnd,
+			more: "window: {max: 1h, lease: 1h}", lifetime: "1 hour in an example", renewal: onceMore, end: neverToldEnd,
 			job: shellBlock(`
 # in a Run step; the pipeline puts a token with audience https://jobgate.example.com into HARNESS_OIDC_TOKEN
 jobgate-job exec --url https://jobgate.example.com --mapping release-agents --token-env HARNESS_OIDC_TOKEN -- node agent.mjs
@@ -377,7 +378,7 @@ jobgate-job exec --url https://jobgate.example.com --mapping release-agents --to
 			match:    "sub: https://jenkins.example.com/job/agents/job/main/",
 			more:     "window: {max: 1h, lease: 1h}",
 			lifetime: "1 hour, unless the administrator says otherwise",
-			renewal:  oneToken,
+			renewal:  onceMore,
 			end:      neverToldEnd,
 			job:      "```groovy\nwithCredentials([string(credentialsId: 'jobgate-oidc', variable: 'JENKINS_OIDC_TOKEN')]) {\n  sh 'jobgate-job exec --url https://jobgate.example.com --mapping release-agents --token-env JENKINS_OIDC_TOKEN -- node agent.mjs'\n}\n```",
 			notes: []string{
@@ -469,6 +470,43 @@ blocks:
 				"The job must show its token within `max_age` of its start.",
 			},
 			proof: inVariable,
+		},
+		"generic": {
+			title:   "Any other CI system",
+			issuers: []string{"the `iss` of its tokens, exactly, with `/.well-known/openid-configuration` below it, or with `keys_file`"},
+			url:     "https://ci.example.com",
+			extra: `
+algorithms: [ES256]
+tokens:
+  claims: {org_id: string, project: string, job_id: int, attempt: int, branch: string, trigger: string, is_fork: bool}
+  job_key: [job_id, attempt]
+  tenants: [org_id]
+  trusted: {trigger: [push, schedule, manual], is_fork: [false]}
+  renewable: false
+  shows: {repository: project, ref: branch, event: trigger}
+`,
+			match: `
+org_id: org-7f3b9c2e
+project: agents/release
+branch: main
+`,
+			more:     "window: {max: 1h, lease: 1h}",
+			lifetime: "as it issues them, up to the issuer's `max_lifetime`",
+			renewal:  "as `tokens.renewable` says: `true` lets each renew the lease",
+			end:      neverToldEnd,
+			job: shellBlock(`
+# in a job that has a token with audience https://jobgate.example.com in a variable, or in a file with --token-file
+jobgate-job exec --url https://jobgate.example.com --mapping release-agents --token-env CI_ID_TOKEN -- node agent.mjs
+`),
+			notes: []string{
+				"Look at a real token of yours first: `jobgate mappings suggest --from-token FILE` and `jobgate explain --token FILE` say what they make of one.",
+				"`job_key` must be other in every job, and in every attempt of a job: a job with the key of one that is over gets nothing.",
+				"`tenants` are ids that are never given to somebody else. A name can be taken over; list it in `claims`, and pin it beside the id.",
+				"`trusted` lists what takes write access to start. What is not listed, and a token without the claim, is refused, unless a mapping's `match` names the claim itself.",
+				"`renewable: true` is for issuers that give a job tokens only while it runs. Where all tokens of a job are made at its start, a second one would prove nothing.",
+				"Where a job cannot choose the audience, `tokens.audience` says what it is, and the issuer needs `shared_audience: true` and a `max_age`: other services take the same tokens, and each can show them here.",
+			},
+			proof: "an emulated issuer whose claims nobody here knows, through both doors of a whole server, with tokens that lack the job, have claims of other types, or are of others",
 		},
 	}
 }

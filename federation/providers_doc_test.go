@@ -35,7 +35,7 @@ func TestProviderPages(t *testing.T) {
 			t.Errorf("provider %s has no page in providers_doc_about_test.go", p.name)
 			continue
 		}
-		page.check(t, p)
+		p = page.check(t, p)
 		want[p.name+".md"] = page.render(p, vectors[p.name])
 	}
 	if len(about) != len(providers()) {
@@ -103,7 +103,7 @@ type aboutProvider struct {
 }
 
 // check builds what the page shows, as a configuration would be.
-func (a aboutProvider) check(t *testing.T, p *provider) {
+func (a aboutProvider) check(t *testing.T, p *provider) *provider {
 	t.Helper()
 	var shown struct {
 		Issuers []struct {
@@ -113,6 +113,13 @@ func (a aboutProvider) check(t *testing.T, p *provider) {
 			SharedAudience bool         `yaml:"shared_audience"`
 			MaxAge         api.Duration `yaml:"max_age"`
 			MaxLifetime    api.Duration `yaml:"max_lifetime"`
+			Tokens         *struct {
+				Claims  map[string]string     `yaml:"claims"`
+				JobKey  []string              `yaml:"job_key"`
+				Tenants []string              `yaml:"tenants"`
+				Trusted map[string]api.Values `yaml:"trusted"`
+				Shows   ShownClaims           `yaml:"shows"`
+			} `yaml:"tokens"`
 		} `yaml:"issuers"`
 		Mappings []api.Mapping `yaml:"mappings"`
 	}
@@ -122,6 +129,9 @@ func (a aboutProvider) check(t *testing.T, p *provider) {
 	i := shown.Issuers[0]
 	issuer := Issuer{
 		Name: i.Name, Provider: i.Provider, URL: i.URL, SharedAudience: i.SharedAudience, MaxAge: time.Duration(i.MaxAge), MaxLifetime: time.Duration(i.MaxLifetime),
+	}
+	if k := i.Tokens; k != nil {
+		issuer.Tokens = &Tokens{Claims: k.Claims, JobKey: k.JobKey, Tenants: k.Tenants, Trusted: k.Trusted, Shows: k.Shows}
 	}
 	_, err := NewMapping(shown.Mappings[0], MappingConfig{Issuers: []Issuer{issuer}, Connections: map[string]string{"anthropic": "anthropic"}})
 	if err = errors.Join(issuer.Check(), err); err != nil {
@@ -138,6 +148,14 @@ func (a aboutProvider) check(t *testing.T, p *provider) {
 			t.Errorf("%s: a denial of %s does not say what it refuses", p.name, d.claim)
 		}
 	}
+	row, err := issuer.row()
+	if err != nil {
+		t.Fatalf("%s: %v", p.name, err)
+	}
+	if says := strings.HasPrefix(a.renewal, "yes"); says != row.renewable && !row.configured {
+		t.Errorf("%s: its page says of fresh tokens: %s; its row says %v", p.name, a.renewal, row.renewable)
+	}
+	return row
 }
 
 func (a aboutProvider) configuration(p *provider) string {
@@ -218,6 +236,10 @@ func (a aboutProvider) render(p *provider, vectors int) string {
 		}
 	}
 	b.WriteString("\n## Claims\n\n" + claimsShown(p))
+	if p.configured {
+		fmt.Fprintf(&b, "\n## How far this was tried\n\nWith %s.\n", a.proof)
+		return b.String()
+	}
 	fmt.Fprintf(&b, "\n## How far this was tried\n\n%d of the test vectors in `federation/testdata` are of this provider: their claims follow its documentation, their\n"+
 		"signatures are the tests' own. Beside them: %s.\nNothing was tried with the provider's own service.\n", vectors, or(a.proof, "nothing"))
 	return b.String()
@@ -233,6 +255,8 @@ func audienceShown(p *provider, a aboutProvider) string {
 
 func sharedShown(p *provider) string {
 	switch {
+	case p.configured:
+		return "where `tokens.tenants` names claims: a mapping must pin one. With `tokens.one_tenant: true`, no"
 	case p.shared == nil:
 		return "no: the issuer is of one owner"
 	case p.shared("https://ci.example.test"):
@@ -242,6 +266,9 @@ func sharedShown(p *provider) string {
 }
 
 func tenantsShown(p *provider) string {
+	if p.configured {
+		return "what `tokens.tenants` names, here `" + strings.Join(p.tenants, "`, `") + "`"
+	}
 	if len(p.tenants) == 0 {
 		return "none must be pinned: the issuer is of one owner"
 	}
@@ -249,6 +276,12 @@ func tenantsShown(p *provider) string {
 }
 
 func keyShown(p *provider) string {
+	if p.configured {
+		if len(p.jobKey) == 0 {
+			return "what `tokens.job_key` names"
+		}
+		return "what `tokens.job_key` names, here `" + strings.Join(rolesNamed(p), "` + `") + "`; without it, the mapping must say `job_bound: false`"
+	}
 	if p.jobKey == nil {
 		return "none: tokens name no job. The mapping must say `job_bound: false`"
 	}
@@ -268,6 +301,9 @@ func denialsShown(p *provider) string {
 		return "Nothing: no claim tells what an outsider started.\n"
 	}
 	var b strings.Builder
+	if p.configured {
+		b.WriteString("What `tokens.trusted` does not list; in the configuration below:\n\n")
+	}
 	b.WriteString("| claim | refused, unless the mapping's `match` names the claim |\n|---|---|\n")
 	for _, d := range p.denials {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", d.claim, d.what)
@@ -278,7 +314,9 @@ func denialsShown(p *provider) string {
 func claimsShown(p *provider) string {
 	var b strings.Builder
 	b.WriteString("Types are as the provider issues them; a claim of another type is refused. ")
-	if p.open {
+	if p.configured {
+		b.WriteString("In the configuration above, mappings can\nname these and no others.\n\n")
+	} else if p.open {
 		b.WriteString("Customers add claims of their own, which mappings can name, too.\n\n")
 	} else {
 		b.WriteString("Mappings can name these and no others.\n\n")
@@ -291,6 +329,13 @@ func claimsShown(p *provider) string {
 		fmt.Fprintf(&b, "| `%s...` | %s | the rest of its name is yours |\n", prefix, p.prefixes[prefix])
 	}
 	return b.String()
+}
+
+func rolesNamed(p *provider) (names []string) {
+	for _, part := range p.jobKey {
+		names = append(names, strings.Join(part.path, "/"))
+	}
+	return names
 }
 
 func rolesOf(p *provider, claim string) (roles []string) {

@@ -15,7 +15,7 @@ const githubIssuer = "https://token.actions.githubusercontent.com"
 // https://docs.github.com/en/actions/reference/security/oidc
 func githubActions() *provider {
 	return &provider{
-		name: "github-actions", url: githubIssuer,
+		name: "github-actions", renewable: true, url: githubIssuer,
 		// The issuer with an enterprise's slug is shared, too: a slug is a name that another can take later.
 		shared: func(issuer string) bool {
 			return issuer == githubIssuer || strings.HasPrefix(issuer, githubIssuer+"/")
@@ -45,7 +45,7 @@ func githubActions() *provider {
 func forgejo() *provider {
 	p := githubActions()
 	return &provider{
-		name: "forgejo", each: "instance, https://HOST/api/actions",
+		name: "forgejo", renewable: true, each: "instance, https://HOST/api/actions",
 		claims: p.claims, kind: p.kind, jobKey: keyParts("run_id", "run_attempt"),
 		denials: p.denials, shows: p.shows,
 	}

@@ -12,7 +12,7 @@ import (
 func circleCI() *provider {
 	const in = "oidc.circleci.com/"
 	return &provider{
-		name: "circleci", each: "organization, https://oidc.circleci.com/org/ORG-UUID", shared: always,
+		name: "circleci", renewable: true, each: "organization, https://oidc.circleci.com/org/ORG-UUID", shared: always,
 		claims: texts(in+"job-id "+in+"org-id "+in+"pipeline-definition-id "+in+"pipeline-id "+in+"project-id "+in+"vcs-origin "+
 			in+"workflow-id", map[string]claimType{in + "vcs-ref": typeRef, in + "context-ids": typeList, in + "ssh-rerun": typeBoolean}),
 		kind: []string{in + "job-id", in + "project-id"}, jobKey: keyParts(in + "job-id"),
@@ -40,7 +40,7 @@ func circleCI() *provider {
 // https://buildkite.com/docs/agent/v3/cli-oidc
 func buildkite() *provider {
 	return &provider{
-		name: "buildkite", url: "https://agent.buildkite.com", shared: always,
+		name: "buildkite", renewable: true, url: "https://agent.buildkite.com", shared: always,
 		claims: texts(`organization_slug pipeline_slug build_branch build_commit job_id agent_id build_source runner_environment
 			organization_id pipeline_id build_id cluster_id cluster_name queue_id queue_key`, map[string]claimType{
 			"build_number": typeInteger, "build_tag": typeText | nullable, "step_key": typeText | nullable,
@@ -69,7 +69,7 @@ func bitbucket() *provider {
 // https://learn.microsoft.com/rest/api/azure/devops/distributedtask/oidctoken/create
 func azureDevOps() *provider {
 	return &provider{
-		name: "azure-devops", each: "organization, https://vstoken.dev.azure.com/ORG-GUID", shared: always,
+		name: "azure-devops", renewable: true, each: "organization, https://vstoken.dev.azure.com/ORG-GUID", shared: always,
 		audience: func(string) string { return "api://AzureADTokenExchange" },
 		claims:   texts("org_id prj_id def_id rpo_id rpo_uri rpo_ver run_id", map[string]claimType{"rpo_ref": typeRef}),
 		subject:  "p://", kind: []string{"run_id", "def_id"}, jobKey: keyParts("run_id"), jti: true,
@@ -88,7 +88,7 @@ func azureDevOps() *provider {
 // numeric id; its address can be given to another account.
 func cloudBuild() *provider {
 	return &provider{
-		name: "google-cloud-build", url: "https://accounts.google.com", shared: always,
+		name: "google-cloud-build", renewable: true, url: "https://accounts.google.com", shared: always,
 		claims:  texts("azp email", map[string]claimType{"sub": typeDigits, "email_verified": typeBoolean}),
 		tenants: []string{"sub"},
 		shows:   jobClaims{"", "", "", "", "email", ""},
@@ -114,7 +114,7 @@ func terraform() *provider {
 // https://codefresh.io/steps/step/obtain-oidc-id-token
 func codefresh() *provider {
 	return &provider{
-		name: "codefresh", url: "https://oidc.codefresh.io", shared: always,
+		name: "codefresh", renewable: true, url: "https://oidc.codefresh.io", shared: always,
 		claims: texts(`account_id account_name pipeline_id pipeline_name workflow_id initiator scm_user_name scm_repo_url scm_ref
 			scm_pull_request_target_branch runner_environment platform_url`, nil),
 		kind: []string{"workflow_id", "pipeline_id"}, jobKey: keyParts("workflow_id"),
@@ -154,7 +154,7 @@ func hostOf(issuer string) string {
 func harness() *provider {
 	maybe := typeText | nullable
 	return &provider{
-		name: "harness", each: "account", shared: always,
+		name: "harness", renewable: true, each: "account", shared: always,
 		claims: texts("account_id organization_id project_id pipeline_id context", map[string]claimType{
 			"service_id": maybe, "environment_id": maybe, "connector_id": maybe, "stage_id": maybe, "step_id": maybe,
 		}),
@@ -176,7 +176,7 @@ func harness() *provider {
 // https://plugins.jenkins.io/oidc-provider/
 func jenkins() *provider {
 	return &provider{
-		name: "jenkins", each: "controller, https://HOST/oidc", open: true,
+		name: "jenkins", renewable: true, each: "controller, https://HOST/oidc", open: true,
 		claims: texts("", map[string]claimType{"build_number": typeInteger}),
 		kind:   []string{"build_number", "sub"}, jobKey: keyParts("sub", "build_number"),
 		denials: []denial{{"sub", "one that holds /job/PR-: it runs for a pull request", func(c access.Claims) string {
@@ -193,7 +193,7 @@ func jenkins() *provider {
 // https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/
 func kubernetes() *provider {
 	return &provider{
-		name: "kubernetes", each: "cluster",
+		name: "kubernetes", renewable: true, each: "cluster",
 		claims:  texts("", map[string]claimType{"kubernetes.io": typeObject}),
 		kind:    []string{"kubernetes.io"},
 		subject: "system:serviceaccount:",

@@ -201,7 +201,7 @@ func (i *trusted) identify(t *jwt, at tokenTimes) (access.Identity, error) {
 	}
 	hash := sha256.Sum256([]byte(t.signed))
 	id := access.Identity{
-		Issuer: i.Name, IssuerURL: i.URL, Provider: p.name, Subject: t.claims.Text("sub"), Claims: t.claims,
+		Issuer: i.Name, IssuerURL: i.URL, Provider: p.name, Subject: t.claims.Text("sub"), Claims: t.claims, Job: p.configuredJob(t.claims),
 		TokenID: "sha256:" + hex.EncodeToString(hash[:]), IssuedAt: at.issued, Expires: at.expires,
 	}
 	if p.jti {

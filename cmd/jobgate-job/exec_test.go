@@ -168,9 +168,16 @@ func TestExecRotates(t *testing.T) {
 	needs(t, "curl", "apt-get install curl")
 	w := newWorld(t, worldConfig{lease: "4s", script: testkit.ScriptSay("hello")})
 	file, next := filepath.Join(t.TempDir(), "token"), filepath.Join(t.TempDir(), "next")
-	write(t, file, w.gitlabToken(nil))
-	write(t, next, w.gitlabToken(nil))
-	got := w.run(map[string]string{"GITLAB_CI": "true", "FILE": file, "NEXT": next}, "exec", "--token-file", file, "--", "sh", "-c", `sleep 1; mv "$NEXT" "$FILE"; sleep 4; `+call)
+	job := w.github.StartJob(w.github.GitHubClaims(map[string]any{"repository_owner_id": "123456", "repository_id": "456789", "ref": "refs/heads/main", "event_name": "push"}))
+	defer job.End()
+	for _, name := range []string{file, next} {
+		token, err := job.Token(t.Context(), w.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, name, token)
+	}
+	got := w.run(map[string]string{"FILE": file, "NEXT": next}, "exec", "--provider", "generic", "--mapping", "agents", "--token-file", file, "--", "sh", "-c", `sleep 1; mv "$NEXT" "$FILE"; sleep 4; `+call)
 	if got.code != 0 || got.stdout != "200" || strings.Contains(got.stderr, "not renewed") {
 		t.Errorf("exec = %d, the call %q:\n%s", got.code, got.stdout, got.stderr)
 	}

@@ -123,11 +123,15 @@ func (b *built) buildIssuers(found *problems) (good bool) {
 	good = true
 	for i, c := range b.config.Issuers {
 		issuer := federation.Issuer{
-			Name: c.Name, Provider: c.Provider, URL: c.URL, Algorithms: c.Algorithms, KeysFile: b.path(c.KeysFile), CAFile: b.path(c.CAFile),
+			Name: c.Name, Provider: c.Provider, URL: c.URL, Tokens: c.tokens(), Algorithms: c.Algorithms, KeysFile: b.path(c.KeysFile), CAFile: b.path(c.CAFile),
 			AllowPrivate: c.Private, SharedAudience: c.SharedAudience, MaxAge: time.Duration(c.MaxAge), MaxLifetime: time.Duration(c.MaxLifetime), StaleKeys: time.Duration(c.StaleKeys),
 		}
 		if err := issuer.Check(); err != nil {
-			b.config.problem(found, fmt.Sprintf("issuers[%d]", i), err)
+			at, field := fmt.Sprintf("issuers[%d]", i), (*api.FieldError)(nil)
+			if errors.As(err, &field) {
+				at, err = at+"."+field.Path, field.Err
+			}
+			b.config.problem(found, at, err)
 			good = false
 		}
 		b.issuers = append(b.issuers, issuer)

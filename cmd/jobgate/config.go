@@ -68,6 +68,7 @@ type issuerConfig struct {
 	MaxLifetime    api.Duration `yaml:"max_lifetime"`
 	StaleKeys      api.Duration `yaml:"stale_keys"`
 
+	Tokens  *tokensConfig  `yaml:"tokens"`
 	API     *jobAPIConfig  `yaml:"api"`
 	Webhook *webhookConfig `yaml:"webhook"`
 }

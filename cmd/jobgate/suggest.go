@@ -98,7 +98,7 @@ func (o *options) suggestForToken(f suggestFlags, issuers []federation.Issuer, c
 	if err != nil {
 		return s, known, err
 	}
-	s, err = federation.Suggest(id, connections)
+	s, err = federation.Suggest(id, issuers, connections)
 	return s, known, err
 }
 

@@ -91,6 +91,8 @@ type worldConfig struct {
 	connections string // further entries
 	grants      string // further ones of the mapping
 	mappings    string // further entries
+
+	edit func(*world) // changes the configuration before the server starts
 }
 
 func newWorld(t testing.TB, c worldConfig) *world {
@@ -146,6 +148,9 @@ mappings:
 %[15]s
 %[16]s
 `, jobs, control, w.folder, w.issuer.URL(), w.model.URL(), w.slack.Channel(), w.slack.APIURL(), c.extra, c.match, c.mapping, orDefault(c.onDeny, "tell"), c.limits, c.rules, c.connections, c.grants, c.mappings)
+	if c.edit != nil {
+		c.edit(w)
+	}
 	w.writeConfig(w.config)
 	w.slack.SetInteractionsURL("http://" + control + "/hooks/slack/interactions")
 	w.start()

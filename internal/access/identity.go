@@ -28,6 +28,9 @@ type Identity struct {
 	Subject   string // "sub", for people: its grammar differs and changes, nothing is decided by it
 	Claims    Claims
 	JobKey    JobKey
+	// Job is what people read, where the issuer's configuration says which claims that is; it is zero where the provider is
+	// known, and package federation tells it from the claims.
+	Job Job
 	// TokenID names the token for the replay check: "jti:..." or "sha256:..." of the signed part.
 	TokenID  string
 	IssuedAt time.Time
