@@ -22,6 +22,8 @@ import (
 type archiveOptions struct {
 	*options
 	bucket, prefix, key string
+	audit               bool   // the audit streams in place of the sessions
+	day                 string // of them
 }
 
 func archiveCommand(o *options) *cobra.Command {
@@ -29,15 +31,20 @@ func archiveCommand(o *options) *cobra.Command {
 	c := &cobra.Command{Use: "archive", Short: "Read and verify session archives, from the bucket alone", Args: noArgs, RunE: help}
 	c.PersistentFlags().StringVar(&a.bucket, "bucket", "", "the bucket's URL; default: the configuration file's")
 	c.PersistentFlags().StringVar(&a.prefix, "prefix", "", "the prefix within the bucket")
-	verify := &cobra.Command{Use: "verify [SESSION...]", Short: "Verify signatures, parts and the chain; without a session, of all", RunE: a.verify}
+	verify := &cobra.Command{Use: "verify [ID...]", Short: "Verify signatures, parts and the chain; without an id, of all sessions, or of all audit streams", RunE: a.verify}
 	verify.Flags().StringVar(&a.key, "key", "", "file with the pinned public keys (jobgate-archive.json); default: the server's own key folder")
-	c.AddCommand(
-		&cobra.Command{Use: "ls", Short: "List the archived sessions, newest first", Args: noArgs, RunE: a.list},
-		&cobra.Command{Use: "show SESSION", Short: "Show what a session's archive says about it", Args: exactly(1, "a session's id"), RunE: a.show},
-		&cobra.Command{Use: "replay SESSION", Short: "Tell what happened in a session, in order", Args: exactly(1, "a session's id"), RunE: a.replay},
-		&cobra.Command{Use: "export SESSION", Short: "Write a session's events as JSON lines", Args: exactly(1, "a session's id"), RunE: a.export},
-		verify,
-	)
+	ls := &cobra.Command{Use: "ls", Short: "List the archived sessions, or the audit streams, newest first", Args: noArgs, RunE: a.list}
+	c.AddCommand(ls, verify)
+	a.auditFlags(ls, verify)
+	for _, one := range []*cobra.Command{
+		{Use: "show ID", Short: "Show what the archive of a session, or of an audit stream, says about it", RunE: a.show},
+		{Use: "replay ID", Short: "Tell what happened in a session or in an audit stream, in order", RunE: a.replay},
+		{Use: "export ID", Short: "Write the events of a session or of an audit stream as JSON lines", RunE: a.export},
+	} {
+		one.Args = a.oneOrDay
+		a.auditFlags(one)
+		c.AddCommand(one)
+	}
 	return c
 }
 
@@ -69,6 +76,9 @@ func (a *archiveOptions) list(c *cobra.Command, _ []string) error {
 		return err
 	}
 	defer func() { _ = bucket.Close() }()
+	if a.audit {
+		return a.listAudit(c.Context(), bucket)
+	}
 	var rows [][]string
 	var entries []archive.Entry
 	for e, err := range archive.List(c.Context(), bucket, a.prefix, archive.Filter{}) {
@@ -98,7 +108,10 @@ func (a *archiveOptions) show(c *cobra.Command, args []string) error {
 		return err
 	}
 	defer func() { _ = bucket.Close() }()
-	entry, err := archive.Find(c.Context(), bucket, a.prefix, args[0])
+	if a.ofAudit(args) {
+		return a.showAudit(c.Context(), bucket, args)
+	}
+	entry, err := archive.Find(c.Context(), bucket, a.prefix, idOf(args[0]))
 	if err != nil {
 		return err
 	}
@@ -135,7 +148,7 @@ func (a *archiveOptions) export(c *cobra.Command, args []string) error {
 		return err
 	}
 	defer func() { _ = bucket.Close() }()
-	for l, err := range archive.Events(c.Context(), bucket, a.prefix, args[0]) {
+	for l, err := range a.events(c.Context(), bucket, args) {
 		if err != nil {
 			return err
 		}
@@ -159,6 +172,9 @@ func (a *archiveOptions) verify(c *cobra.Command, args []string) error {
 	keys, err := a.publicKeys()
 	if err != nil {
 		return err
+	}
+	if a.ofAudit(args) {
+		return a.verifyAudit(c.Context(), bucket, keys, args)
 	}
 	entries, err := a.entries(c.Context(), bucket, args)
 	if err != nil {
@@ -202,7 +218,7 @@ func (a *archiveOptions) entries(ctx context.Context, bucket *blob.Bucket, sessi
 		}
 	}
 	for _, session := range sessions {
-		e, err := archive.Find(ctx, bucket, a.prefix, session)
+		e, err := archive.Find(ctx, bucket, a.prefix, idOf(session))
 		if err != nil {
 			return nil, err
 		}

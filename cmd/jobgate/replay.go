@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/jobgate/jobgate/internal/access"
-	"github.com/jobgate/jobgate/internal/archive"
 	"github.com/jobgate/jobgate/proxy/record"
 )
 
@@ -21,7 +20,7 @@ func (a *archiveOptions) replay(c *cobra.Command, args []string) error {
 	}
 	defer func() { _ = bucket.Close() }()
 	t := &teller{out: a.env.Stdout, calls: make(map[string]int)}
-	for l, err := range archive.Events(c.Context(), bucket, a.prefix, args[0]) {
+	for l, err := range a.events(c.Context(), bucket, args) {
 		if err != nil {
 			return err
 		}
@@ -51,6 +50,9 @@ func (t *teller) tell(l record.Line) error {
 	data, err := l.Data()
 	if err != nil {
 		return err
+	}
+	if record.IsAudit(l.Session) {
+		return t.audit(l, data)
 	}
 	if l.Call != "" && t.calls[l.Call] == 0 {
 		t.calls[l.Call] = len(t.calls) + 1

@@ -74,10 +74,11 @@ func (a *Archive) accept(ctx context.Context, s *session, wait *bool, events []r
 	return a.queue(ctx, s, wait, events)
 }
 
-// admit decides what becomes of events when the spool is full. What ends a call is always taken, so that a record closes in order; what
+// admit decides what becomes of events when the spool is full. What ends a call is always taken, so that a record closes in order, and
+// what people do, who must be able to take access away; what
 // belongs to a running stream is taken for a while longer, so that it can end in order.
 func (a *Archive) admit(s *session, wait bool, events []record.Event) (dropped bool, err error) {
-	if !a.spool.full(a.spool.limit) || len(events) > 0 && events[0].Type == record.TypeCallEnded {
+	if !a.spool.full(a.spool.limit) || len(events) > 0 && (events[0].Type == record.TypeCallEnded || events[0].Type == record.TypeAct) {
 		return false, nil
 	}
 	if a.cfg.goOn() {

@@ -50,6 +50,7 @@ const (
 type Config struct {
 	Dir        string           // folder of the spool, required; made when absent
 	Bucket     *blob.Bucket     // required; stays open when the Archive is closed
+	Version    string           // of the program, written into audit streams; may be ""
 	Prefix     string           // before v1/sessions in the bucket; "" for none
 	SyncDir    string           // the folder behind a file:// bucket, whose files are synced before the spool lets go; "" for other buckets
 	Signer     *signing.Key     // required, of purpose archive
@@ -107,6 +108,7 @@ type Archive struct {
 	up        *uploader
 	encoders  *encoders
 	recovered []RecoveredSession
+	audit     audit
 
 	mu       sync.RWMutex // guards sessions
 	sessions map[string]*session
@@ -139,6 +141,9 @@ func Open(ctx context.Context, cfg Config) (*Archive, error) {
 	a.up = newUploader(a)
 	a.spool = newSpool(cfg, a.up.note, a.snapshot)
 	if err := a.recover(); err != nil {
+		return nil, errors.Join(err, a.spool.abandon(), lock.Close())
+	}
+	if err := a.audit.load(cfg.Dir); err != nil {
 		return nil, errors.Join(err, a.spool.abandon(), lock.Close())
 	}
 	a.spool.start()
@@ -179,11 +184,12 @@ func (a *Archive) Flush(ctx context.Context) error {
 // appended any more.
 func (a *Archive) Close(ctx context.Context) error {
 	a.up.stop()
+	auditErr := a.EndAudit(ctx)
 	err := a.spool.putState(ctx, nil, kindClose, Part{})
 	if errors.Is(err, ErrClosed) {
 		return nil
 	}
-	return errors.Join(err, a.spool.stop(), a.encoders.close(), a.lock.Close())
+	return errors.Join(auditErr, err, a.spool.stop(), a.encoders.close(), a.lock.Close())
 }
 
 // Stats is how the archive is doing.

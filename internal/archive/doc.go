@@ -13,6 +13,8 @@
 //	                                             manifest.json            who, what, the parts with sizes and SHA-256, the head of the chain
 //	                                             manifest.jws             detached JWS over manifest.json
 //
+//	{prefix}/v1/audit/dt=2026-11-24/{stream}/…                            the same, of the deployment itself: audit.go
+//
 // dt is the day of the opening in UTC. Every object is written once (IfNotExist). What is in an object is a function of the events alone,
 // so an upload that is repeated after a crash, or after an answer that was lost, finds its own bytes there and is content. Where another
 // version of the compressor made other bytes of the same events, the object that is there counts.
@@ -45,4 +47,5 @@
 //	state.go    what is known       fault.go    a write that failed      object.go  one object, once
 //	layout.go   names, manifest     segment.go  files                    read.go    list, events
 //	recover.go  the start           frame.go    frames                   verify.go  is it whole, and ours
+//	audit.go    the audit streams: one a day and a start of the program, in audit_layout.go and audit_verify.go what differs for them
 package archive

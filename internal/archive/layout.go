@@ -66,18 +66,34 @@ type Part struct {
 	Bytes    int64  `json:"bytes"` // of the lines, before compression
 }
 
-// sessionsPrefix is the folder of all sessions, with a slash at its end.
-func sessionsPrefix(prefix string) string {
-	return path.Join(strings.Trim(prefix, "/"), "v1/sessions") + "/"
+// root is the folder of all sessions, or of all audit streams.
+type root string
+
+const (
+	sessionsRoot root = "v1/sessions"
+	auditRoot    root = "v1/audit"
+)
+
+// rootOf tells by an id where its record lies.
+func rootOf(id string) root {
+	if record.IsAudit(id) {
+		return auditRoot
+	}
+	return sessionsRoot
 }
 
-func dayPrefix(prefix string, opened time.Time) string {
-	return sessionsPrefix(prefix) + "dt=" + opened.UTC().Format(time.DateOnly) + "/"
+// under is the folder within a prefix, with a slash at its end.
+func (r root) under(prefix string) string {
+	return path.Join(strings.Trim(prefix, "/"), string(r)) + "/"
 }
 
-// Location returns the folder of a session, with a slash at its end.
-func Location(prefix, session string, opened time.Time) string {
-	return dayPrefix(prefix, opened) + session + "/"
+func (r root) day(prefix string, opened time.Time) string {
+	return r.under(prefix) + "dt=" + opened.UTC().Format(time.DateOnly) + "/"
+}
+
+// Location returns the folder of a session or of an audit stream, with a slash at its end.
+func Location(prefix, id string, opened time.Time) string {
+	return rootOf(id).day(prefix, opened) + id + "/"
 }
 
 func partName(n int) string { return fmt.Sprintf(partFormat, n) }

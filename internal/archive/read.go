@@ -16,9 +16,9 @@ import (
 	"github.com/jobgate/jobgate/proxy/record"
 )
 
-// Entry is a session as the names and sizes of its objects tell it.
+// Entry is a session, or an audit stream, as the names and sizes of its objects tell it.
 type Entry struct {
-	Session  string    `json:"session"`
+	Session  string    `json:"session"`         // or the audit stream's id
 	Day      time.Time `json:"day"`             // of the opening, in UTC
 	Location string    `json:"location"`        // folder in the bucket, with a slash at its end
 	Opening  bool      `json:"opening"`         // open.jws is there
@@ -43,8 +43,17 @@ func dayOf(t time.Time) time.Time { return t.UTC().Truncate(24 * time.Hour) }
 
 // List yields the sessions of an archive, the newest day first, by id within a day.
 func List(ctx context.Context, bucket *blob.Bucket, prefix string, filter Filter) iter.Seq2[Entry, error] {
+	return sessionsRoot.list(ctx, bucket, prefix, filter)
+}
+
+// ListAudit yields the audit streams, the newest day first, by their beginning within a day.
+func ListAudit(ctx context.Context, bucket *blob.Bucket, prefix string, filter Filter) iter.Seq2[Entry, error] {
+	return auditRoot.list(ctx, bucket, prefix, filter)
+}
+
+func (r root) list(ctx context.Context, bucket *blob.Bucket, prefix string, filter Filter) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		days, err := listDays(ctx, bucket, prefix)
+		days, err := r.days(ctx, bucket, prefix)
 		if err != nil {
 			yield(Entry{}, err)
 			return
@@ -53,7 +62,7 @@ func List(ctx context.Context, bucket *blob.Bucket, prefix string, filter Filter
 			if !filter.match(day) {
 				continue
 			}
-			for e, err := range listDay(ctx, bucket, dayPrefix(prefix, day), day) {
+			for e, err := range listDay(ctx, bucket, r.day(prefix, day), day) {
 				if !yield(e, err) || err != nil {
 					return
 				}
@@ -62,12 +71,12 @@ func List(ctx context.Context, bucket *blob.Bucket, prefix string, filter Filter
 	}
 }
 
-// Find returns the entry of a session. It returns an error that wraps ErrUnknown where the bucket has none.
+// Find returns the entry of a session or of an audit stream. It returns an error that wraps ErrUnknown where the bucket has none.
 func Find(ctx context.Context, bucket *blob.Bucket, prefix, session string) (Entry, error) {
 	if !validSession(session) {
 		return Entry{}, fmt.Errorf("find session %q: ids have letters, digits, _ and - only", session)
 	}
-	days, err := listDays(ctx, bucket, prefix)
+	days, err := rootOf(session).days(ctx, bucket, prefix)
 	if err != nil {
 		return Entry{}, err
 	}
@@ -76,12 +85,12 @@ func Find(ctx context.Context, bucket *blob.Bucket, prefix, session string) (Ent
 			return e, err
 		}
 	}
-	return Entry{}, fmt.Errorf("find session %s under %s: %w", session, sessionsPrefix(prefix), ErrUnknown)
+	return Entry{}, fmt.Errorf("find %s under %s: %w", session, rootOf(session).under(prefix), ErrUnknown)
 }
 
-func listDays(ctx context.Context, bucket *blob.Bucket, prefix string) ([]time.Time, error) {
+func (r root) days(ctx context.Context, bucket *blob.Bucket, prefix string) ([]time.Time, error) {
 	var days []time.Time
-	for obj, err := range objects(ctx, bucket, &blob.ListOptions{Prefix: sessionsPrefix(prefix), Delimiter: "/"}) {
+	for obj, err := range objects(ctx, bucket, &blob.ListOptions{Prefix: r.under(prefix), Delimiter: "/"}) {
 		if err != nil {
 			return nil, err
 		}
@@ -157,14 +166,28 @@ func objects(ctx context.Context, bucket *blob.Bucket, opts *blob.ListOptions) i
 // ReadManifest reads the manifest of a session, unverified. It returns an error that wraps ErrUnknown where there is none, because the
 // session is still open or never ended in order.
 func ReadManifest(ctx context.Context, bucket *blob.Bucket, e Entry) (Manifest, error) {
-	data, err := readObject(ctx, bucket, e.Location+manifestName)
-	if gcerrors.Code(err) == gcerrors.NotFound {
-		return Manifest{}, fmt.Errorf("read manifest of session %s: %w", e.Session, ErrUnknown)
-	}
+	data, err := e.manifest(ctx, bucket)
 	if err != nil {
 		return Manifest{}, err
 	}
 	return parseManifest(data)
+}
+
+// ReadAuditManifest is ReadManifest for an audit stream.
+func ReadAuditManifest(ctx context.Context, bucket *blob.Bucket, e Entry) (AuditManifest, error) {
+	data, err := e.manifest(ctx, bucket)
+	if err != nil {
+		return AuditManifest{}, err
+	}
+	return parseAuditManifest(data)
+}
+
+func (e Entry) manifest(ctx context.Context, bucket *blob.Bucket) ([]byte, error) {
+	data, err := readObject(ctx, bucket, e.Location+manifestName)
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		return nil, fmt.Errorf("read manifest of %s: %w", e.Session, ErrUnknown)
+	}
+	return data, err
 }
 
 // Events yields what is stored of a session's record, in order. It stops with an error where a line is damaged or does not follow from

@@ -260,6 +260,10 @@ func (r *recovery) resume(s *session) error {
 	if !s.ended && !r.clean {
 		s.state.Interrupted = true
 	}
+	if record.IsAudit(s.id) {
+		r.a.audit.recovered = append(r.a.audit.recovered, s)
+		return r.a.sweep(r.a.location(s.state))
+	}
 	opened, err := parseLine[record.SessionOpened](s.state.Opened)
 	if err != nil {
 		return fmt.Errorf("session %s: %w", s.id, err)
@@ -273,6 +277,9 @@ func (r *recovery) resume(s *session) error {
 
 // endInterrupted ends the calls that were in flight, and has every session looked at.
 func (a *Archive) endInterrupted(ctx context.Context) error {
+	if err := a.endInterruptedAudit(ctx); err != nil {
+		return err
+	}
 	slices.SortFunc(a.recovered, func(x, y RecoveredSession) int { return strings.Compare(x.Session, y.Session) })
 	for _, r := range a.recovered {
 		s := a.sessions[r.Session]

@@ -183,7 +183,7 @@ func (a *Archive) lines(s *session, seq uint64) iter.Seq2[spoolLine, error] {
 }
 
 func (a *Archive) storeManifest(ctx context.Context, s *session, st state) error {
-	m, err := newManifest(st)
+	m, err := manifestOf(st)
 	if err != nil {
 		return fmt.Errorf("write manifest of session %s: %w", s.id, err)
 	}
@@ -207,6 +207,13 @@ func (a *Archive) storeManifest(ctx context.Context, s *session, st state) error
 	}
 	a.dropSession(s)
 	return nil
+}
+
+func manifestOf(st state) (any, error) {
+	if record.IsAudit(st.Session) {
+		return newAuditManifest(st)
+	}
+	return newManifest(st)
 }
 
 func newManifest(st state) (Manifest, error) {

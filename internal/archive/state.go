@@ -12,7 +12,7 @@ import (
 	"github.com/jobgate/jobgate/proxy/record"
 )
 
-// session is one record that is being written, or waits to be stored.
+// session is one record that is being written, or waits to be stored: a session's, or an audit stream.
 type session struct {
 	id string
 
@@ -41,6 +41,7 @@ type state struct {
 	Calls       map[string]string        `json:"calls,omitempty"` // in flight: call id to connection
 	Counts      map[string]record.Counts `json:"counts,omitempty"`
 	Totals      Totals                   `json:"totals"`
+	Audit       AuditTotals              `json:"audit,omitzero"`  // of an audit stream
 	Ended       string                   `json:"ended,omitempty"` // the last line
 	Interrupted bool                     `json:"interrupted,omitempty"`
 	OpeningDone bool                     `json:"opening_done,omitempty"`
@@ -72,10 +73,12 @@ const maxRun = 1 << 20
 func (s *state) add(e record.Event, line []byte, seq uint64, head [sha256.Size]byte) {
 	s.Seq, s.Head, s.Bytes = seq, hex.EncodeToString(head[:]), s.Bytes+int64(len(line)+1)
 	switch e.Type {
-	case record.TypeSessionOpened:
+	case record.TypeSessionOpened, record.TypeAuditOpened:
 		s.Opened, s.OpenedAt = string(line), e.Time.UTC()
-	case record.TypeSessionEnded:
+	case record.TypeSessionEnded, record.TypeAuditEnded:
 		s.Ended = string(line)
+	case record.TypeExchange, record.TypeRefusals, record.TypeAct:
+		s.Audit.add(e)
 	case record.TypeCallStarted:
 		s.startCall(e)
 	case record.TypeDecision:

@@ -185,6 +185,7 @@ func (u *uploader) tick() {
 			u.note(s, kindEvent)
 		}
 		u.retry()
+		u.a.closeDay()
 	}
 }
 

@@ -67,9 +67,29 @@ func Verify(ctx context.Context, bucket *blob.Bucket, prefix, session string, ke
 
 // VerifyEntry is Verify for an entry that was found or listed, without looking for it again.
 func VerifyEntry(ctx context.Context, bucket *blob.Bucket, e Entry, keys *signing.KeySet) (Report, error) {
-	v := verification{ctx: ctx, bucket: bucket, keys: keys, entry: e, chain: record.NewVerifier(e.Session),
-		Report: Report{Session: e.Session, Location: e.Location}}
+	v := newVerification(ctx, bucket, e, keys)
 	return v.run()
+}
+
+func newVerification(ctx context.Context, bucket *blob.Bucket, e Entry, keys *signing.KeySet) *verification {
+	return &verification{ctx: ctx, bucket: bucket, keys: keys, entry: e, chain: record.NewVerifier(e.Session),
+		Report: Report{Session: e.Session, Location: e.Location}}
+}
+
+// kindOf says what kind of record an id is of.
+func kindOf(id string) string {
+	if record.IsAudit(id) {
+		return "audit stream"
+	}
+	return "session"
+}
+
+// sealed is what a manifest of either kind says of the record itself.
+type sealed struct {
+	id     string
+	parts  []Part
+	events uint64
+	head   string
 }
 
 type verification struct {
@@ -80,7 +100,9 @@ type verification struct {
 	entry  Entry
 	chain  *record.Verifier
 	first  []byte // the line that the opening signed
-	broken bool   // the chain broke: what follows cannot hold
+	sealed sealed
+	audit  AuditReport // of an audit stream: what Report cannot say
+	broken bool        // the chain broke: what follows cannot hold
 }
 
 func (v *verification) problem(file, format string, args ...any) {
@@ -125,18 +147,22 @@ func (v *verification) opening() error {
 		return nil
 	}
 	l, err := record.ParseLine(payload)
+	opens, into := record.TypeSessionOpened, any(&v.Opened)
+	if record.IsAudit(v.Session) {
+		opens, into = record.TypeAuditOpened, &v.audit.Opened
+	}
 	if err == nil {
-		err = l.Decode(&v.Opened)
+		err = l.Decode(into)
 	}
 	switch {
 	case err != nil:
 		v.problem(openingName, "%v", err)
-	case l.Type != record.TypeSessionOpened || l.Seq != 1:
+	case l.Type != opens || l.Seq != 1:
 		v.problem(openingName, "signs event %d, %s, and not the opening", l.Seq, l.Type)
 	case l.Session != v.Session:
 		v.problem(openingName, "signs the opening of session %s", l.Session)
 	case Location("", v.Session, l.Time) != Location("", v.Session, v.entry.Day):
-		v.problem(openingName, "the session was opened on %s and lies under another day", l.Time.Format(time.DateOnly))
+		v.problem(openingName, "the %s was opened on %s and lies under another day", kindOf(v.Session), l.Time.Format(time.DateOnly))
 	}
 	v.first = payload
 	return nil
@@ -162,22 +188,38 @@ func (v *verification) manifest() error {
 		v.problem(manifestName, "%v", err)
 		return nil
 	}
-	m, err := parseManifest(data)
-	if err != nil {
+	if v.sealed, err = v.parse(data); err != nil {
 		v.problem(manifestName, "%v", err)
 		return nil
 	}
-	if m.Session != v.Session {
-		v.problem(manifestName, "is that of session %s", m.Session)
-		return nil
+	if id := v.sealed.id; id != v.Session {
+		v.sealed, v.Manifest, v.audit.Manifest = sealed{}, Manifest{}, AuditManifest{}
+		v.problem(manifestName, "is that of %s %s", kindOf(id), id)
+	}
+	return nil
+}
+
+// parse reads the manifest of the kind that the record is of.
+func (v *verification) parse(data []byte) (sealed, error) {
+	if record.IsAudit(v.Session) {
+		m, err := parseAuditManifest(data)
+		if err != nil {
+			return sealed{}, err
+		}
+		v.audit.Manifest = m
+		return sealed{m.Stream, m.Parts, m.Events, m.Head}, nil
+	}
+	m, err := parseManifest(data)
+	if err != nil {
+		return sealed{}, err
 	}
 	v.Manifest = m
-	return nil
+	return sealed{m.Session, m.Parts, m.Events, m.Head}, nil
 }
 
 // parts reads the parts that the manifest names, or without one those that are there.
 func (v *verification) parts() error {
-	if v.Manifest.Session == "" {
+	if v.sealed.id == "" {
 		for i, name := range v.entry.Parts {
 			if name != partName(i+1) {
 				v.problem(partName(i+1), "is missing")
@@ -189,13 +231,13 @@ func (v *verification) parts() error {
 		}
 		return nil
 	}
-	for _, p := range v.Manifest.Parts {
+	for _, p := range v.sealed.parts {
 		if err := v.part(p); err != nil {
 			return err
 		}
 	}
 	for _, name := range v.entry.Parts {
-		if !slices.ContainsFunc(v.Manifest.Parts, func(p Part) bool { return p.Name == name }) {
+		if !slices.ContainsFunc(v.sealed.parts, func(p Part) bool { return p.Name == name }) {
 			v.problem(name, "is not in the manifest")
 		}
 	}
@@ -263,11 +305,11 @@ func (v *verification) lines(r io.Reader) error {
 
 // end compares where the chain ended to what was signed.
 func (v *verification) end() {
-	m := v.Manifest
-	if m.Session == "" || v.broken {
+	m := v.sealed
+	if m.id == "" || v.broken {
 		return
 	}
-	if v.Events != m.Events || v.Head != m.Head {
-		v.problem(manifestName, "the record ends with event %d (%.12s…), the manifest was signed over %d (%.12s…)", v.Events, v.Head, m.Events, m.Head)
+	if v.Events != m.events || v.Head != m.head {
+		v.problem(manifestName, "the record ends with event %d (%.12s…), the manifest was signed over %d (%.12s…)", v.Events, v.Head, m.events, m.head)
 	}
 }

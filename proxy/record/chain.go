@@ -105,7 +105,8 @@ func (c *Chain) line(dst []byte, e Event) ([]byte, error) {
 }
 
 func (c *Chain) appendEnvelope(b []byte, e Event) []byte {
-	b = append(b, `{"schema_version":1,"session":"`...)
+	b = append(b, `{"schema_version":1`...)
+	b = append(b, idKey(c.session)...)
 	b = append(b, c.session...)
 	b = append(b, `","seq":`...)
 	b = strconv.AppendUint(b, c.seq+1, 10)
@@ -122,6 +123,14 @@ func (c *Chain) appendEnvelope(b []byte, e Event) []byte {
 		b = append(b, '"')
 	}
 	return b
+}
+
+// idKey is the key under which a record's id stands. An audit stream is no session, and its events speak of sessions.
+func idKey(id string) string {
+	if IsAudit(id) {
+		return `,"stream":"`
+	}
+	return `,"session":"`
 }
 
 func appendTime(b []byte, t time.Time) []byte { return t.UTC().AppendFormat(b, timeLayout) }

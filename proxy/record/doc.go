@@ -11,7 +11,8 @@
 //	 └──────────────────────────── envelope: always these keys, in this order ──────────────────────────────────┘└─ data, flat ─
 //
 //	schema_version  1; a reader refuses any other
-//	session         id of the session, the same in all lines of a record
+//	session         id of the session, the same in all lines of a record. In an audit stream (audit.go) the key is "stream" and the id
+//	                begins with "aud_"
 //	seq             1, 2, 3, … without a gap
 //	time            RFC 3339, UTC, always nine digits of a second
 //	prev            SHA-256, in lower-case hex, of the whole line before, without its newline; 64 zeros in line 1

@@ -224,5 +224,5 @@ func NewData(eventType string) any {
 	case TypeGap:
 		return new(Gap)
 	}
-	return nil
+	return newAuditData(eventType)
 }

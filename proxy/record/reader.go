@@ -25,7 +25,7 @@ var (
 // Line is one line of a record as it was read.
 type Line struct {
 	Raw     []byte // the whole line without its newline
-	Session string
+	Session string // or the audit stream's id
 	Seq     uint64
 	Time    time.Time
 	Prev    [sha256.Size]byte
@@ -115,8 +115,14 @@ func ParseLine(raw []byte) (Line, error) {
 	if v := p.number(); p.err == nil && v != SchemaVersion {
 		return Line{}, fmt.Errorf("%w: schema_version %d, this reader knows %d", ErrFormat, v, SchemaVersion)
 	}
-	p.literal(`,"session":"`)
-	l.Session = p.id()
+	key := idKey("")
+	if bytes.HasPrefix(p.rest, []byte(idKey(AuditPrefix))) {
+		key = idKey(AuditPrefix)
+	}
+	p.literal(key)
+	if l.Session = p.id(); p.err == nil && idKey(l.Session) != key {
+		p.fail("the id of a session where that of a stream belongs, or the other way round")
+	}
 	p.literal(`,"seq":`)
 	l.Seq = p.number()
 	p.literal(`,"time":"`)
