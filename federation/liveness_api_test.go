@@ -138,6 +138,14 @@ func TestGitHubJobs(t *testing.T) {
 		}, want: federation.LiveUnknown, err: "redirects"},
 		{name: "no check run, attempt runs", id: octoIdentity("check_run_id", ""), setup: func(gh *testkit.GitHubAPI) { gh.SetJob(octoJob()) }, want: federation.LiveRunning},
 		{name: "no check run, attempt completed", id: octoIdentity("check_run_id", ""), setup: func(gh *testkit.GitHubAPI) { gh.SetJob(octoJob(completed)) }, want: federation.LiveEnded},
+		{name: "no check run, superseded attempt", id: octoIdentity("check_run_id", ""), setup: func(gh *testkit.GitHubAPI) {
+			gh.SetJob(octoJob())
+			gh.SetJob(octoJob(other, func(j *testkit.GitHubJob) { j.Attempt = 2 }))
+		}, want: federation.LiveSuperseded},
+		{name: "no check run, another attempt in the answer", id: octoIdentity("check_run_id", ""), setup: func(gh *testkit.GitHubAPI) {
+			run := fmt.Sprintf(`{"id":%d,"run_attempt":%%d,"status":"in_progress","repository":{"id":%d}}`, octoRun, octoRepo)
+			gh.Refuse(testkit.Refusal{Status: 200, Body: fmt.Sprintf(run, 1)}, testkit.Refusal{Status: 200, Body: fmt.Sprintf(run, 2)})
+		}, want: federation.LiveUnknown, err: "another attempt"},
 		{name: "server error", setup: func(gh *testkit.GitHubAPI) { gh.Refuse(testkit.Refusal{Status: 502, Body: "a page for people"}) }, want: federation.LiveUnknown, err: "502"},
 		{name: "no JSON", setup: func(gh *testkit.GitHubAPI) { gh.Refuse(testkit.Refusal{Status: 200, Body: "<html>"}) }, want: federation.LiveUnknown, err: "invalid character"},
 		{name: "a huge answer", setup: func(gh *testkit.GitHubAPI) {

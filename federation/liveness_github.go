@@ -162,9 +162,22 @@ func (g *githubAPI) ofRun(ctx context.Context, client *github.Client, j githubJo
 	}
 	g.know(j)
 	if j.checkRun == 0 {
-		return stateIn(run.GetStatus(), githubRunning, githubEnded), nil
+		return j.ofAttempt(ctx, client)
 	}
 	return job, nil
+}
+
+// ofAttempt returns the state of the token's own attempt, where the token does not name its job: what the run says of
+// itself is of the attempt that is the latest by then.
+func (j githubJob) ofAttempt(ctx context.Context, client *github.Client) (LiveState, error) {
+	run, _, err := client.Actions.GetWorkflowRunAttempt(ctx, j.owner, j.repo, j.run, int(j.attempt), nil)
+	switch {
+	case err != nil:
+		return LiveUnknown, githubError(err)
+	case run.GetRepository().GetID() != j.repository || run.GetID() != j.run || int64(run.GetRunAttempt()) != j.attempt:
+		return LiveUnknown, errors.New("the API answers with another attempt")
+	}
+	return stateIn(run.GetStatus(), githubRunning, githubEnded), nil
 }
 
 // ask returns the job's state. Its id is the check run's at github.com; where it is not, the attempt's jobs are gone

@@ -104,6 +104,12 @@ func (p *Poller) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
+		case <-p.c.Sessions.hurried: // its lease may run out before the timer does
+			timer.Reset(pollFloor)
+			select {
+			case <-ctx.Done():
+			case <-timer.C:
+			}
 		}
 		timer.Stop()
 	}

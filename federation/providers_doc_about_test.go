@@ -120,7 +120,7 @@ agent:
 				"An environment counts as an approval only with `environment_protected: \"true\"` and `environment_action: start`.",
 				"Only the top pipeline file is in `ci_config_ref_uri`: any job that it includes can ask for the token.",
 			},
-			proof: "a job run by gitlab-ci-local, a reimplementation of the runner, with `jobgate-job` and the real Claude Agent SDK",
+			proof: "jobs run by gitlab-ci-local, a reimplementation of the runner, with `jobgate-job` and the real Claude Agent SDK, their lease kept and their end told by an emulator of the job API; both forms of the webhook, and rate limits, against a whole server",
 		},
 		"buildkite": {
 			title:   "Buildkite",
@@ -143,7 +143,7 @@ steps:
 				"**No claim tells a fork's build from the repository's own**, and a fork's branch `main` is called `main` unless the pipeline prefixes fork branches. Do not map pipelines that build forks.",
 				"The job chooses which of the optional ids its token has; `jobgate-job` asks for `organization_id`, `pipeline_id` and `build_id`. A token without an id that a mapping names is refused.",
 			},
-			proof: "`jobgate-job` with a stand-in for the `buildkite-agent` command",
+			proof: "`jobgate-job` with a stand-in for the `buildkite-agent` command; the webhook and an emulator of the job API against a whole server",
 		},
 		"circleci": {
 			title: "CircleCI",

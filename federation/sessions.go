@@ -75,6 +75,8 @@ type Sessions struct {
 	told   toldJobs
 	wake   chan struct{} // to Run: an earlier deadline
 
+	hurried chan struct{} // to the poller: a session whose lease is shorter than it looks around in
+
 	mu    sync.RWMutex // guards all below
 	byID  map[string]*sessionEntry
 	byJob map[access.LedgerKey]*sessionEntry
@@ -122,7 +124,7 @@ func NewSessions(c SessionsConfig) (*Sessions, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Sessions{
-		c: c, wake: make(chan struct{}, 1),
+		c: c, wake: make(chan struct{}, 1), hurried: make(chan struct{}, 1),
 		byID: make(map[string]*sessionEntry), byJob: make(map[access.LedgerKey]*sessionEntry),
 		misses: missCache{kept: make(map[access.TokenHash]miss)},
 	}
@@ -283,6 +285,12 @@ func (s *Sessions) register(e *sessionEntry) *sessionEntry {
 	e.names, e.asleep = jobNames(e.row.Identity), e.row.Asleep
 	s.byID[e.session.ID], s.byJob[e.row.Key()] = e, e
 	s.dueLocked(e, e.session.Closes())
+	if e.session.Policy().Window.Lease < pollLook*pollLease {
+		select {
+		case s.hurried <- struct{}{}:
+		default:
+		}
+	}
 	return e
 }
 

@@ -72,6 +72,8 @@ func build(out, pkg string) error {
 const (
 	modelKey   = "sk-ant-api03-jobworld-9Qm2Vx7Lr4TzPb8KfWnC"
 	adminToken = "admin-token-5c1e9b7f20d34a68"
+
+	gitlabAPIToken = "glpat-4c1d9a7e20b35f68World"
 )
 
 // world is a running server with its surroundings: the issuers of GitHub and GitLab, and the model API.
@@ -103,6 +105,7 @@ func (b *lockedBuffer) String() string {
 
 type worldConfig struct {
 	lease  string // default 15m
+	gitlab string // further keys of GitLab's issuer
 	script testkit.Script
 	host   string // of a URL with TLS; only a mount namespace's hosts file knows it
 }
@@ -150,7 +153,7 @@ log: {level: debug}
 %s
 issuers:
   - {name: github, provider: github-actions, url: %s}
-  - {name: gitlab, provider: gitlab, url: %s}
+  - {name: gitlab, provider: gitlab, url: %s%s}
 connections:
   - name: anthropic
     kind: anthropic
@@ -165,7 +168,7 @@ mappings:
     issuer: gitlab
     window: {lease: %s}
     match: {namespace_id: "72", project_id: "20", ref_path: refs/heads/main, pipeline_source: [push, web]}%s
-`, w.url, jobs, control, w.folder, tlsKeys, w.github.URL(), w.gitlab.URL(), w.model.URL(), c.lease, grants, c.lease, grants)
+`, w.url, jobs, control, w.folder, tlsKeys, w.github.URL(), w.gitlab.URL(), c.gitlab, w.model.URL(), c.lease, grants, c.lease, grants)
 	w.serve(config)
 	t.Cleanup(func() {
 		_ = w.github.Close()
@@ -186,7 +189,7 @@ func (w *world) serve(config string) {
 		w.t.Fatal(err)
 	}
 	cmd := exec.Command(binaries.server, "serve", "-c", file)
-	cmd.Env = append(os.Environ(), "ADMIN="+adminToken, "MODEL_KEY="+modelKey)
+	cmd.Env = append(os.Environ(), "ADMIN="+adminToken, "MODEL_KEY="+modelKey, "GITLAB_API_TOKEN="+gitlabAPIToken)
 	cmd.Stdout, cmd.Stderr = w.log, w.log
 	if err := cmd.Start(); err != nil {
 		w.t.Fatal(err)

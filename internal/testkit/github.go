@@ -71,6 +71,7 @@ func NewGitHubAPI(c GitHubAPIConfig) (*GitHubAPI, error) {
 	for _, at := range []string{"/repos/{owner}/{repo}", "/repositories/{id}"} {
 		mux.HandleFunc("GET "+at+"/actions/runs/{run}", g.repository(g.getRun))
 		mux.HandleFunc("GET "+at+"/actions/jobs/{job}", g.repository(g.getJob))
+		mux.HandleFunc("GET "+at+"/actions/runs/{run}/attempts/{attempt}", g.repository(g.getAttempt))
 		mux.HandleFunc("GET "+at+"/actions/runs/{run}/attempts/{attempt}/jobs", g.repository(g.listJobs))
 	}
 	mux.HandleFunc("GET /repos/{owner}/{repo}/installation", g.asApp(g.getInstallation))
@@ -160,17 +161,31 @@ func (g *GitHubAPI) getRun(w http.ResponseWriter, r *http.Request, id int64) {
 	for _, j := range jobs {
 		latest = max(latest, j.Attempt)
 	}
-	if latest == 0 {
+	g.writeAttempt(w, id, run, latest, jobs)
+}
+
+func (g *GitHubAPI) getAttempt(w http.ResponseWriter, r *http.Request, id int64) {
+	run, _ := strconv.ParseInt(r.PathValue("run"), 10, 64)
+	attempt, _ := strconv.ParseInt(r.PathValue("attempt"), 10, 64)
+	g.writeAttempt(w, id, run, attempt, g.jobsOf(func(j GitHubJob) bool { return j.Repository == id && j.Run == run }))
+}
+
+// writeAttempt answers with one attempt of a run of these jobs.
+func (g *GitHubAPI) writeAttempt(w http.ResponseWriter, id, run, attempt int64, jobs []GitHubJob) {
+	status := ""
+	for _, j := range jobs {
+		if j.Attempt == attempt && status != "in_progress" {
+			status = "in_progress"
+			if j.Status == "completed" {
+				status = j.Status
+			}
+		}
+	}
+	if status == "" {
 		notFound(w)
 		return
 	}
-	status := "completed"
-	for _, j := range jobs {
-		if j.Attempt == latest && j.Status != "completed" {
-			status = "in_progress"
-		}
-	}
-	writeJSON(w, map[string]any{"id": run, "run_attempt": latest, "status": status, "repository": g.about(id)})
+	writeJSON(w, map[string]any{"id": run, "run_attempt": attempt, "status": status, "repository": g.about(id)})
 }
 
 func (g *GitHubAPI) about(id int64) map[string]any {
