@@ -61,4 +61,7 @@ func (b *bodies) forget(session string) {
 }
 
 // Forget drops what is remembered of a session that is over.
-func (p *Proxy) Forget(session string) { p.bodies.forget(session) }
+func (p *Proxy) Forget(session string) {
+	p.bodies.forget(session)
+	p.c.Maskers.forget(session)
+}

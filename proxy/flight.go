@@ -257,7 +257,9 @@ func (f *flight) close(err error) {
 		f.countDenial(access.Decision{Rule: ruleOf(err), Reason: access.PublicText(err)}, f.call.Method+" "+f.call.Path)
 	}
 	if f.window != nil {
-		f.window.close()
+		if rest, ok := f.window.close(); ok {
+			f.pending = append(f.pending, rest)
+		}
 	}
 	counts := f.settle(err)
 	if f.noted {

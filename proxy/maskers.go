@@ -35,7 +35,11 @@ type Maskers struct {
 	versions   map[string]bool // of credentials that are in secrets
 	held, full *mask.Set
 	generation int
+	made       map[string]Masks // of this generation, by session
 }
+
+// keptMasks bounds the sessions whose maskers are kept; those of others are made anew for each call.
+const keptMasks = 4096
 
 // NewMaskers compiles the maskers. key makes the placeholders: equal values read equal within a session, and nobody
 // without the key can test a guess.
@@ -60,17 +64,35 @@ func (m *Maskers) compileLocked() error {
 	}
 	m.held, m.full = held, full
 	m.generation++
+	m.made = make(map[string]Masks)
 	return nil
 }
 
 // For returns the maskers of a session.
 func (m *Maskers) For(session string) (Masks, error) {
+	m.mu.RLock()
+	made, known := m.made[session]
+	m.mu.RUnlock()
+	if known {
+		return made, nil
+	}
 	mac := hmac.New(sha256.New, m.key)
 	mac.Write([]byte("jobgate placeholder\x00" + session))
 	key := mac.Sum(nil)
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return Masks{Held: m.held.WithKey(key), Full: m.full.WithKey(key), generation: m.generation}, nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	made = Masks{Held: m.held.WithKey(key), Full: m.full.WithKey(key), generation: m.generation}
+	if len(m.made) < keptMasks {
+		m.made[session] = made
+	}
+	return made, nil
+}
+
+// forget drops what is kept for a session.
+func (m *Maskers) forget(session string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.made, session)
 }
 
 // Learn makes sure that a credential is masked before it is used for the first time, and reports whether maskers made

@@ -101,7 +101,7 @@ func (w *window) add(b []byte) {
 	w.chunks = append(w.chunks, record.Chunk{Offset: len(w.raw), At: w.f.p.c.Now().Sub(w.sent).Milliseconds()})
 	w.raw = append(w.raw, b...)
 	if len(w.raw) >= windowBytes {
-		w.flushLocked(false)
+		w.flushLocked()
 	}
 }
 
@@ -109,33 +109,47 @@ func (w *window) tick() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.closed {
-		w.flushLocked(false)
+		w.flushLocked()
 	}
 }
 
-// close writes what is left.
-func (w *window) close() {
+// close returns the event of what is left, to be appended with what ends the call; none where nothing is.
+func (w *window) close() (record.Event, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.timer != nil {
 		w.timer.Stop()
 	}
 	w.closed = true
-	w.flushLocked(true)
+	return w.takeLocked(true)
 }
 
-func (w *window) flushLocked(last bool) {
-	if len(w.raw) == 0 && !last {
+func (w *window) flushLocked() {
+	if len(w.raw) == 0 {
 		return
 	}
+	event, ok := w.takeLocked(false)
+	if !ok {
+		return
+	}
+	if err := w.f.p.c.Recorder.Append(context.WithoutCancel(w.f.ctx), w.f.s.ID, false, event); err != nil && w.failed == nil {
+		w.failed = err
+		w.f.p.c.Log.Error("an answer is not recorded; the call is cut", "session", w.f.s.ID, "call", w.f.call.ID, "error", err)
+		w.f.cancel(unrecordable(err))
+	}
+}
+
+// takeLocked makes the event of what was gathered.
+func (w *window) takeLocked(last bool) (record.Event, bool) {
 	room := windows.Get().(*[]byte)
 	text := w.redactLocked((*room)[:0], last)
-	w.appendLocked(text)
+	event, ok := w.eventLocked(text)
 	giveBack(room, text)
 	if w.room != nil {
 		giveBack(w.room, w.raw)
 	}
 	w.raw, w.room, w.chunks = nil, nil, nil
+	return event, ok
 }
 
 // redactLocked makes the record's copy of what was gathered; the chunks' offsets become those in the copy.
@@ -154,22 +168,17 @@ func (w *window) redactLocked(text []byte, last bool) []byte {
 	return text
 }
 
-func (w *window) appendLocked(text []byte) {
+func (w *window) eventLocked(text []byte) (record.Event, bool) {
 	if len(text) == 0 && !w.first {
-		return
+		return record.Event{}, false
 	}
 	e := w.next
 	e.Text, e.Chunks = string(text), w.chunks
 	if !utf8.Valid(text) {
 		e.Text, e.Base64 = base64.StdEncoding.EncodeToString(text), true
 	}
-	event := record.Event{Type: record.TypeResponse, Call: w.f.call.ID, Time: w.f.p.c.Now(), Data: e}
-	if err := w.f.p.c.Recorder.Append(context.WithoutCancel(w.f.ctx), w.f.s.ID, false, event); err != nil && w.failed == nil {
-		w.failed = err
-		w.f.p.c.Log.Error("an answer is not recorded; the call is cut", "session", w.f.s.ID, "call", w.f.call.ID, "error", err)
-		w.f.cancel(unrecordable(err))
-	}
 	w.next, w.first = record.Response{}, false
+	return record.Event{Type: record.TypeResponse, Call: w.f.call.ID, Time: w.f.p.c.Now(), Data: e}, true
 }
 
 // windows are lent to windows that hold bytes.

@@ -275,7 +275,9 @@ func (s *scanner) str() (start, end int, escaped bool) {
 	s.pos++
 	start = s.pos
 	for {
-		s.pos += plain(s.data[s.pos:])
+		n, short := plain(s.data[s.pos:])
+		s.pos += n
+		escaped = escaped || short
 		if s.pos >= len(s.data) {
 			s.fail("a string lacks its end")
 			return 0, 0, false
@@ -307,24 +309,31 @@ const (
 	highs = 0x8080808080808080
 )
 
-// plain returns how many bytes of b need no look: printable ASCII without quote and backslash. Eight bytes are tested
-// at once; a borrow can only mark bytes behind the first that is marked rightly, so the first one is exact.
-func plain(b []byte) int {
-	n := 0
-	for ; n+8 <= len(b); n += 8 {
+// plain returns how many bytes of b need no further look, and whether escapes are among them: printable ASCII without a
+// quote, and escapes of one character. Eight bytes are tested at once; a borrow can only mark bytes behind the first that
+// is marked rightly, so the first one is exact.
+func plain(b []byte) (n int, short bool) {
+	for n+8 <= len(b) {
 		w := binary.LittleEndian.Uint64(b[n:])
 		quote, slash := w^(ones*'"'), w^(ones*'\\')
 		mark := (quote-ones)&^quote | (slash-ones)&^slash | (w-ones*' ')&^w | w
-		if mark &= highs; mark != 0 {
-			return n + bits.TrailingZeros64(mark)/8
+		if mark &= highs; mark == 0 {
+			n += 8
+			continue
 		}
+		n += bits.TrailingZeros64(mark) / 8
+		if b[n] != '\\' || n+1 >= len(b) || shortEscapes[b[n+1]] == 0 {
+			return n, short
+		}
+		n += 2
+		short = true
 	}
 	for ; n < len(b); n++ {
 		if c := b[n]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
 			break
 		}
 	}
-	return n
+	return n, short
 }
 
 // escape consumes one escape, or the two of a surrogate pair.

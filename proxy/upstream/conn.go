@@ -195,8 +195,8 @@ func (c *conn) sendBeside(req *http.Request) error {
 // head reads up to the body of the answer, past interim ones.
 func (c *conn) head(req *http.Request) (*http.Response, error) {
 	if c.t.c.Head > 0 {
-		_ = c.tcp.SetReadDeadline(time.Now().Add(c.t.c.Head))
-		defer c.unbound()
+		c.readUntil(time.Now().Add(c.t.c.Head))
+		defer c.readUntil(time.Time{})
 	}
 	c.left = c.t.c.HeadBytes + bufferSize
 	defer func() { c.left = -1 }()
@@ -212,9 +212,9 @@ func (c *conn) head(req *http.Request) (*http.Response, error) {
 	return nil, fmt.Errorf("the upstream sent more than %d interim answers", maxInterim)
 }
 
-// unbound takes the head's deadline away, but not the one that ended the call.
-func (c *conn) unbound() {
-	_ = c.tcp.SetReadDeadline(time.Time{})
+// readUntil moves the deadline of reading, but never past the end of the call, which has set one already or will.
+func (c *conn) readUntil(t time.Time) {
+	_ = c.tcp.SetReadDeadline(t)
 	if c.ctx.Err() != nil {
 		_ = c.tcp.SetDeadline(past)
 	}
