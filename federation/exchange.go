@@ -49,6 +49,7 @@ type ExchangeConfig struct {
 	Mappings *Mappings     // required
 	Sessions *Sessions     // required
 	Store    ExchangeStore // required
+	Stops    *Stops        // nil stops nothing
 	// Audit is told of every exchange and every refusal; nil writes them to Log.
 	Audit  func(ctx context.Context, e AuditEvent)
 	Random io.Reader        // nil takes crypto/rand
@@ -180,6 +181,9 @@ func (x *Exchange) admit(ctx context.Context, a *attempt, want asked) (opened Op
 
 // openOrRenew holds the job's lock, so that of several exchanges of one job one opens and the others find its session.
 func (x *Exchange) openOrRenew(ctx context.Context, a *attempt, m *mappingInForce, want asked) (Opened, error) {
+	if stop, stopped := x.c.Stops.OfMapping(m.Name()); stopped {
+		return Opened{}, stop.RefuseExchange()
+	}
 	scope, err := granted(m.policy, want.scope)
 	if err != nil {
 		return Opened{}, err

@@ -61,6 +61,9 @@ func (x *Exchange) join(ctx context.Context, a *attempt, session string, want as
 		return Opened{}, err
 	}
 	defer unlock()
+	if stop, stopped := x.c.Stops.OfMapping(e.session.Mapping); stopped {
+		return Opened{}, stop.RefuseExchange()
+	}
 	now := x.c.Now()
 	if err := e.session.Usable(now); err != nil {
 		return Opened{}, err

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,16 +28,17 @@ type world struct {
 	mappings  *federation.Mappings
 	sessions  *federation.Sessions
 	exchange  *federation.Exchange
+	stops     *federation.Stops
 	stop      func()
 	auditMu   sync.Mutex // guards audit
 	audit     []federation.AuditEvent
 	file      []api.Mapping
 	recovered federation.Recovered
-	unknown   []string      // what Restore returned
-	offset    time.Duration // of the clock
+	unknown   []string     // what Restore returned
+	offset    atomic.Int64 // of the clock, nanoseconds
 }
 
-func (w *world) now() time.Time { return time.Now().Add(w.offset) }
+func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.offset.Load())) }
 
 func newWorld(t testing.TB, specs ...api.Mapping) *world {
 	t.Helper()
@@ -63,8 +65,12 @@ func (w *world) start() {
 	w.must(err)
 	w.unknown, err = w.sessions.Restore(ctx, w.recovered)
 	w.must(err)
+	w.stops, err = federation.NewStops(ctx, federation.StopsConfig{
+		Store: w.faults, Sessions: w.sessions, Connections: []string{"web", "anthropic"}, Mappings: w.mappings.Names, Now: w.now,
+	})
+	w.must(err)
 	w.exchange, err = federation.NewExchange(federation.ExchangeConfig{
-		Verify: verify, Liveness: w.live, Mappings: w.mappings, Sessions: w.sessions, Store: w.faults, Now: w.now,
+		Verify: verify, Liveness: w.live, Mappings: w.mappings, Sessions: w.sessions, Store: w.faults, Stops: w.stops, Now: w.now,
 		Audit: func(_ context.Context, e federation.AuditEvent) {
 			w.auditMu.Lock()
 			defer w.auditMu.Unlock()
@@ -279,6 +285,7 @@ type faultyStore struct {
 	mu       sync.Mutex // guards all below
 	failEnds bool
 	failSave bool
+	failStop bool
 	reads    int // of TokenByHash
 }
 

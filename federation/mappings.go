@@ -142,6 +142,9 @@ func (m *Mappings) InForce() []*Mapping {
 	return out
 }
 
+// Names returns the names of the mappings in force.
+func (m *Mappings) Names() []string { return names(m.set.Load().sorted) }
+
 // judge says what is in force now for a job that was matched at an instant: a policy, or why its session must end.
 // The instant is the session's opening, so that a limit on the token's age does not end the session later.
 func (m *Mappings) judge(name string, id access.Identity, at time.Time) (*access.Policy, access.EndReason) {

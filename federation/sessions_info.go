@@ -20,6 +20,8 @@ type SessionInfo struct {
 	InForce int64
 	// Sign is what kept the session awake last, "" where that was before a restart.
 	Sign LifeSign
+	// Connections are those that are granted, nil for a session that is over.
+	Connections []string
 	// Denials are the latest ones, oldest first; in memory only.
 	Denials []access.Denial
 }
@@ -88,7 +90,7 @@ func (s *Sessions) List(ctx context.Context, open bool) ([]SessionInfo, error) {
 func (e *sessionEntry) info(now time.Time) SessionInfo {
 	info := SessionInfo{SessionRow: e.snapshot(now), Job: e.session.Job, State: e.session.State(now)}
 	if info.State != access.Ended {
-		info.InForce = e.session.Policy().Revision
+		info.InForce, info.Connections = e.session.Policy().Revision, e.session.Policy().Connections()
 	}
 	_, info.Denials = e.session.Tally()
 	e.mu.Lock()

@@ -66,6 +66,7 @@ type watcher struct{ ended chan access.EndReason }
 
 func (w watcher) SessionEnded(r access.EndReason) { w.ended <- r }
 func (w watcher) PolicyChanged()                  {}
+func (w watcher) StopsChanged() <-chan struct{}   { return nil }
 
 func TestEndCutsFirstAndIsWrittenLater(t *testing.T) {
 	inTime(t, func(t *testing.T) {
@@ -222,7 +223,7 @@ func TestRestartWithTheClockSetBack(t *testing.T) {
 		w := newWorld(t, agents())
 		o := w.mustOpen("1/a")
 		w.stop()
-		w.offset = -10 * time.Hour
+		w.offset.Store(int64(-10 * time.Hour))
 		w.start()
 		s, ok := w.sessions.Session(o.Session.ID)
 		if !ok {

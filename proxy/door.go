@@ -155,12 +155,19 @@ func (f *flight) session() (err error) {
 	if f.conn == nil {
 		f.call.Connection = clip(f.masked(f.call.Connection), 64) // no name of ours: anything
 	}
-	if err := f.s.Usable(f.p.c.Now()); err != nil {
-		return err
+	usable := f.s.Usable(f.p.c.Now())
+	if access.CodeOf(usable) == access.CodeEnded {
+		return usable
 	}
 	f.unwatch = f.s.Watch(f)
 	if f.ctx.Err() != nil {
 		return f.cause(f.ctx.Err()) // its record may be closed
+	}
+	if refusal := f.stopped(); refusal != nil { // also of a session that sleeps: a 401 would make its client try again
+		return f.refuseStopped(refusal)
+	}
+	if usable != nil {
+		return usable
 	}
 	if refusal := f.lookUpGrant(); refusal != nil {
 		f.noteStarted()

@@ -69,6 +69,8 @@ type flight struct {
 	unread   atomic.Bool                 // reading the request failed
 	mu       sync.Mutex                  // guards the connection's deadlines, and what is below
 	landed   bool                        // the connection belongs to the next call
+	away     bool                        // nothing of the call reaches the upstream any more
+	leaving  chan struct{}               // closed then, where somebody waits for it
 	consumed bool                        // the request was read to its end, or has no body
 	severed  bool                        // by cut: deadlines are near
 	unusable bool                        // reading was broken off: no further request can be read
@@ -99,7 +101,7 @@ func (f *flight) cut(why *access.Error) {
 	}
 	f.severed = true
 	_ = f.rc.SetWriteDeadline(time.Now().Add(f.p.c.Limits.Cut))
-	if !f.consumed { // else net/http reads for the client's leaving, and a failure ends the calls that come after this one
+	if !f.consumed && !f.away { // else net/http reads for the client's leaving, and a failure ends the calls that come after this one
 		f.unusable = true
 		_ = f.rc.SetReadDeadline(time.Now())
 	}
@@ -121,6 +123,9 @@ func (f *flight) hurry() {
 	defer f.mu.Unlock()
 	if f.severed && !f.landed {
 		_ = f.rc.SetWriteDeadline(time.Now().Add(f.p.c.Limits.Cut))
+	}
+	if f.unusable && !f.answering {
+		f.w.Header().Set("Connection", "close") // else its client may send another request meanwhile
 	}
 }
 
@@ -210,7 +215,7 @@ func (f *flight) cause(err error) error {
 	if err == nil || f.ctx.Err() == nil {
 		return err
 	}
-	if code := access.CodeOf(err); code == access.CodeDenied || code == access.CodeEnded {
+	if code := access.CodeOf(err); code == access.CodeDenied || code == access.CodeEnded || code == access.CodeStopped {
 		return err
 	}
 	var refusal *access.Error
@@ -253,7 +258,7 @@ func (f *flight) close(err error) {
 		f.hurry()
 		f.tell(err)
 	}
-	if f.noted && !f.denied && access.CodeOf(err) == access.CodeDenied {
+	if code := access.CodeOf(err); f.noted && !f.denied && (code == access.CodeDenied || code == access.CodeStopped) {
 		f.countDenial(access.Decision{Rule: ruleOf(err), Reason: access.PublicText(err)}, f.call.Method+" "+f.call.Path)
 	}
 	if f.window != nil {
@@ -322,6 +327,8 @@ func (f *flight) reason(err error) string {
 		return "denied"
 	case access.CodeEnded:
 		return "ended"
+	case access.CodeStopped:
+		return "stopped"
 	case access.CodeLimit:
 		return "limit"
 	case access.CodeCanceled:

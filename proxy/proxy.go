@@ -39,6 +39,9 @@ type Config struct {
 	Approver    Approver // nil: what a rule would ask about is refused
 	Maskers     *Maskers
 	Guard       *guard.Guard // nil takes a new one
+	// Stopped returns the refusal of calls that an operator has stopped, nil where none has. It is asked for every call and
+	// must not wait. nil stops nothing.
+	Stopped func(connection, mapping string) *access.Error
 	// Exchange answers the exchange that Anthropic's clients do at the connection's base URL. nil refuses it.
 	Exchange func(w http.ResponseWriter, r *http.Request, connection string)
 	// Transport carries calls to upstreams; nil takes one whose dialer checks addresses after DNS.
@@ -127,6 +130,7 @@ var errAnswered = errors.New("proxy: answered elsewhere")
 
 // run is the way of a call. What it returns is how the call ended: nil, or why it was refused or broke off.
 func (f *flight) run() error {
+	defer f.leave() // after the answer's body is closed
 	if err := f.door(); err != nil {
 		return err
 	}

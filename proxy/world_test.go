@@ -59,6 +59,8 @@ type options struct {
 	raw      http.Handler // stands in the model's place
 	base     string       // of the upstream in the model's place
 	recorder proxy.Recorder
+	stopped  func(connection, mapping string) *access.Error
+	carries  http.RoundTripper // nil takes the proxy's own
 }
 
 // clock is a time that a test moves.
@@ -109,7 +111,7 @@ func newWorld(t testing.TB, o options) *world {
 	cfg := proxy.Config{
 		Connections: connections, Sessions: w.sessions, Recorder: w.record, Approver: w.people, Maskers: maskers, Exchange: o.exchange,
 		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: o.log})), Limits: o.limits, Now: o.now,
-		Observe: tell,
+		Observe: tell, Stopped: o.stopped, Transport: o.carries,
 	}
 	if o.recorder != nil {
 		cfg.Recorder = o.recorder

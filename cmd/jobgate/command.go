@@ -87,7 +87,7 @@ func rootCommand(env environment) *cobra.Command {
 	}
 	root.AddCommand(
 		serveCommand(o), checkCommand(o), demoCommand(o), explainCommand(o), mappingsCommand(o), sessionsCommand(o),
-		approvalsCommand(o), archiveCommand(o), maskCommand(o), versionCommand(o),
+		stopCommand(o), resumeCommand(o), approvalsCommand(o), archiveCommand(o), maskCommand(o), versionCommand(o),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root

@@ -45,6 +45,9 @@ func (o *options) listMappings(c *cobra.Command, _ []string) error {
 		if m.Deleted {
 			state = "deleted by " + m.By
 		}
+		if m.Stopped != nil {
+			state += ", STOPPED by " + m.Stopped.By
+		}
 		rows = append(rows, []string{m.Name, strconv.FormatInt(m.Revision, 10), m.Source, state, strconv.Itoa(m.Sessions), m.Spec.Issuer})
 	}
 	return o.table([]string{"NAME", "REVISION", "SOURCE", "STATE", "OPEN SESSIONS", "ISSUER"}, rows)
@@ -69,6 +72,9 @@ func (o *options) showMapping(c *cobra.Command, args []string) error {
 	state := ""
 	if m.Deleted {
 		state = ", deleted by " + m.By
+	}
+	if s := m.Stopped; s != nil {
+		state += fmt.Sprintf(", STOPPED %s by %s%s", ago(s.At), s.By, because(s.Reason))
 	}
 	_, err = fmt.Fprintf(o.env.Stdout, "# revision %d from %s%s, %s\n%s", m.Revision, m.Source, escape(state), plural(m.Sessions, "open session"), escape(text))
 	return err
@@ -148,6 +154,9 @@ func (o *options) listSessions(c *cobra.Command, all bool) error {
 		if s.EndReason != "" {
 			state += " (" + s.EndReason + ")"
 		}
+		if len(s.Stopped) > 0 {
+			state += " (" + stoppedText(s.Stopped) + ")"
+		}
 		closes := s.Closes
 		if s.Ended != nil {
 			closes = *s.Ended
@@ -192,6 +201,9 @@ func (o *options) showSession(c *cobra.Command, args []string) error {
 	}
 	if s.Sign != "" {
 		rows = append(rows, [2]string{"sign of life", s.Sign})
+	}
+	for _, stop := range s.Stopped {
+		rows = append(rows, [2]string{"stopped", fmt.Sprintf("%s, %s by %s%s", stopSubject(stop), ago(stop.At), stop.By, because(stop.Reason))})
 	}
 	for name, u := range s.Usage {
 		rows = append(rows, [2]string{"used", fmt.Sprintf("%s: %s, %d input tokens, %d output tokens", name, plural(int(u.Requests), "request"), u.InputTokens, u.OutputTokens)})

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -86,6 +88,7 @@ type server struct {
 	slack    *slackapp.App // nil without Slack
 	mappings *federation.Mappings
 	sessions *federation.Sessions
+	stops    *federation.Stops
 	apis     *federation.JobAPIs
 	poller   *federation.Poller
 
@@ -144,6 +147,7 @@ func newServer(ctx context.Context, cfg *config, env environment, log *slog.Logg
 		return nil, err
 	}
 	metrics := newMetrics(s.archive, s.sessions)
+	metrics.registry.MustRegister(newStopsMetric(s.stops))
 	hooks, err := federation.NewHooks(federation.HooksConfig{Hooks: b.hooks, Sessions: s.sessions, Log: log})
 	if err != nil {
 		return nil, err
@@ -151,6 +155,7 @@ func newServer(ctx context.Context, cfg *config, env environment, log *slog.Logg
 	var jobs *httpd.Jobs
 	calls, err := proxy.New(proxy.Config{
 		Connections: b.connections, Sessions: s.sessions, Recorder: s.archive, Approver: s.desk, Maskers: maskers, Log: log, Observe: metrics.observe,
+		Stopped:  s.stops.Refusal,
 		Exchange: func(w http.ResponseWriter, r *http.Request, connection string) { jobs.Connect(w, r, connection) },
 	})
 	if err != nil {
@@ -172,7 +177,7 @@ func newServer(ctx context.Context, cfg *config, env environment, log *slog.Logg
 		return nil, err
 	}
 	people := httpd.NewPeople(httpd.PeopleConfig{
-		Mappings: s.mappings, Sessions: s.sessions, Desk: s.desk, Explainer: explainer, Token: b.adminToken, Slack: slack,
+		Mappings: s.mappings, Sessions: s.sessions, Desk: s.desk, Stops: s.stops, Explainer: explainer, Token: b.adminToken, Slack: slack,
 		Metrics: promhttp.HandlerFor(metrics.registry, promhttp.HandlerOpts{}), Archive: s.location, Ready: s.ready, Log: log,
 	})
 	return s, s.listen(jobs, people)
@@ -249,8 +254,13 @@ func (s *server) openFederation(ctx context.Context) (*federation.Exchange, erro
 	if s.poller, err = federation.NewPoller(federation.PollConfig{Sessions: s.sessions, Liveness: s.apis, Every: s.apis.Every, Log: s.log}); err != nil {
 		return nil, err
 	}
+	if s.stops, err = federation.NewStops(ctx, federation.StopsConfig{
+		Store: s.store, Sessions: s.sessions, Connections: slices.Collect(maps.Keys(s.b.kinds)), Mappings: s.mappings.Names, Log: s.log,
+	}); err != nil {
+		return nil, err
+	}
 	return federation.NewExchange(federation.ExchangeConfig{
-		Verify: s.b.verifier.Verify, Liveness: s.apis, Mappings: s.mappings, Sessions: s.sessions, Store: s.store, Log: s.log,
+		Verify: s.b.verifier.Verify, Liveness: s.apis, Mappings: s.mappings, Sessions: s.sessions, Store: s.store, Stops: s.stops, Log: s.log,
 	})
 }
 

@@ -29,6 +29,8 @@ const (
 	CodeEnded Code = "ended"
 	// CodeDenied is a call or tool use that a rule, a person, an allow list or a feature refuses.
 	CodeDenied Code = "denied"
+	// CodeStopped is a call that an operator's stop holds back. Final for this call: never answered with 401.
+	CodeStopped Code = "stopped"
 	// CodeLimit is a limit that is spent.
 	CodeLimit Code = "limit"
 	// CodeTooLarge is a request or a held part of one beyond its bound.

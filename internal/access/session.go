@@ -93,6 +93,9 @@ const keptDenials = 20
 type Watcher interface {
 	SessionEnded(EndReason)
 	PolicyChanged()
+	// StopsChanged says that operators have stopped something. It returns nil where what the watcher does may go on,
+	// and else a channel that is closed once nothing of it reaches an upstream any more.
+	StopsChanged() <-chan struct{}
 }
 
 // Session is the job window. The exported fields do not change; the rest is guarded and lives in memory only: the
@@ -163,6 +166,38 @@ func (s *Session) SetPolicy(p *Policy) {
 	s.mu.Unlock()
 	for _, w := range watchers {
 		w.PolicyChanged()
+	}
+}
+
+// StopsChanged tells the watchers, and returns what those that must end close when they have.
+func (s *Session) StopsChanged() []<-chan struct{} {
+	s.mu.Lock()
+	watchers := s.watchersLocked()
+	s.mu.Unlock()
+	var leaving []<-chan struct{}
+	for _, w := range watchers {
+		if left := w.StopsChanged(); left != nil {
+			leaving = append(leaving, left)
+		}
+	}
+	return leaving
+}
+
+// Resume gives the lease back the time since a stop began: nobody could renew it meanwhile. What slept before stays
+// asleep; no lease is longer than a new one, and none reaches beyond the window.
+func (s *Session) Resume(since, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stateLocked(now) == Ended || !s.asleep.After(since) {
+		return
+	}
+	until := now.Add(min(s.asleep.Sub(since), s.policy.Load().Window.Lease))
+	if until.After(s.closes) {
+		until = s.closes
+	}
+	if until.After(s.asleep) {
+		s.asleep = until
+		s.changes.Add(1)
 	}
 }
 

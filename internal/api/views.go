@@ -20,14 +20,16 @@ type Problem struct {
 
 // MappingView is a mapping as the admin API shows it.
 type MappingView struct {
-	Name     string  `json:"name"`
-	Revision int64   `json:"revision"`
-	Source   string  `json:"source"` // "file" or "api"
-	Deleted  bool    `json:"deleted,omitempty"`
-	Changed  string  `json:"changed,omitempty"` // RFC 3339
-	By       string  `json:"by,omitempty"`      // who changed it last
-	Sessions int     `json:"open_sessions"`
-	Spec     Mapping `json:"spec"`
+	Name     string `json:"name"`
+	Revision int64  `json:"revision"`
+	Source   string `json:"source"` // "file" or "api"
+	Deleted  bool   `json:"deleted,omitempty"`
+	Changed  string `json:"changed,omitempty"` // RFC 3339
+	By       string `json:"by,omitempty"`      // who changed it last
+	Sessions int    `json:"open_sessions"`
+	// Stopped is the stop that holds the mapping back: its own, or that of everything.
+	Stopped *StopView `json:"stopped,omitempty"`
+	Spec    Mapping   `json:"spec"`
 }
 
 // SessionView is a session as the admin API shows it.
@@ -49,6 +51,7 @@ type SessionView struct {
 	Usage     map[string]Usage `json:"usage"` // by connection
 	Tally     Tally            `json:"tally"`
 	Sign      string           `json:"sign_of_life,omitempty"` // the latest: "fresh token", "job API" or "webhook"
+	Stopped   []StopView       `json:"stopped,omitempty"`      // the stops that hold back its calls, or some of them
 	Archive   string           `json:"archive"`                // where its archive lies or will lie
 	Claims    map[string]any   `json:"claims,omitempty"`
 }

@@ -55,6 +55,7 @@ type PeopleConfig struct {
 	Mappings Mappings
 	Sessions Sessions
 	Desk     Desk
+	Stops    Stops
 	// Explainer answers POST /v1/explain.
 	Explainer Explainer
 	// Token is the admin API's bearer token. Without one the API is served on the Unix socket only.
@@ -97,6 +98,7 @@ func NewPeople(c PeopleConfig) *People {
 	v1.DELETE("/mappings/:name", p.answer(p.deleteMapping))
 	v1.POST("/mappings/:name/restore", p.answer(p.restoreMapping))
 	v1.POST("/explain", p.answer(p.explain))
+	p.stopRoutes(v1)
 	v1.GET("/sessions", p.answer(p.listSessions))
 	v1.GET("/sessions/:id", p.answer(p.getSession))
 	v1.DELETE("/sessions/:id", p.answer(p.endSession))
@@ -212,9 +214,11 @@ func (p *People) listMappings(g *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	out := api.List[api.MappingView]{Items: []api.MappingView{}}
+	out, stops := api.List[api.MappingView]{Items: []api.MappingView{}}, p.c.Stops.List()
 	for _, m := range infos {
-		out.Items = append(out.Items, mappingView(m, open[m.Row.Name]))
+		view := mappingView(m, open[m.Row.Name])
+		view.Stopped = stopOfMapping(stops, m.Row.Name)
+		out.Items = append(out.Items, view)
 	}
 	writeJSON(g.Writer, http.StatusOK, out)
 	return nil
@@ -245,7 +249,9 @@ func (p *People) showMapping(g *gin.Context, m federation.MappingInfo) error {
 		return err
 	}
 	g.Header("ETag", etag(m.Row.Revision))
-	writeJSON(g.Writer, http.StatusOK, mappingView(m, open[m.Row.Name]))
+	view := mappingView(m, open[m.Row.Name])
+	view.Stopped = stopOfMapping(p.c.Stops.List(), m.Row.Name)
+	writeJSON(g.Writer, http.StatusOK, view)
 	return nil
 }
 
@@ -337,10 +343,10 @@ func (p *People) listSessions(g *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	out := api.List[api.SessionView]{Items: []api.SessionView{}}
+	out, stops := api.List[api.SessionView]{Items: []api.SessionView{}}, p.c.Stops.List()
 	for _, s := range infos {
 		view := p.sessionView(s)
-		view.Claims = nil
+		view.Claims, view.Stopped = nil, stopsOfSession(stops, s)
 		out.Items = append(out.Items, view)
 	}
 	writeJSON(g.Writer, http.StatusOK, out)
@@ -375,7 +381,9 @@ func (p *People) getSession(g *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	writeJSON(g.Writer, http.StatusOK, p.sessionView(s))
+	view := p.sessionView(s)
+	view.Stopped = stopsOfSession(p.c.Stops.List(), s)
+	writeJSON(g.Writer, http.StatusOK, view)
 	return nil
 }
 
