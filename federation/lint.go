@@ -28,6 +28,8 @@ func Lint(mappings []*Mapping, c MappingConfig) []Finding {
 		l.names()
 		l.triggers()
 		l.environment()
+		l.trust()
+		l.life(c)
 		l.contradictions()
 		l.window()
 		for j := range m.spec.Grants {

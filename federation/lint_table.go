@@ -72,6 +72,18 @@ func jobLimitOf(provider, issuerURL string) jobLimit {
 // workflow of any branch can name an environment, unless the provider was told to protect it.
 var environmentClaims = []string{"ref", "ref_path", "event_name", "pipeline_source", "ref_protected", "environment_protected"}
 
+// forksApart reports whether a provider's tokens leave a fork's job untold, and which claims name what can be kept for
+// jobs of the repository's own: agents, or an environment that is restricted to branches.
+func forksApart(provider string) (instead []string, untold bool) {
+	switch provider {
+	case "buildkite":
+		return []string{"cluster_id", "queue_id"}, true
+	case "bitbucket":
+		return []string{"deploymentEnvironmentUuid"}, true
+	}
+	return nil, false
+}
+
 // featurePaths are paths of kind anthropic that a feature must be granted for, too.
 func featurePaths() map[string]string {
 	return map[string]string{

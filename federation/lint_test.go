@@ -56,6 +56,9 @@ func TestLint(t *testing.T) {
 	asGitLab := func(m *api.Mapping) {
 		m.Issuer, m.When, m.Match = "gitlab", "", map[string]api.Values{"namespace_id": {"1"}, "project_id": {"2"}}
 	}
+	asBuildkite := func(m *api.Mapping) {
+		m.Issuer, m.When, m.Match = "buildkite", "", map[string]api.Values{"organization_id": {"o"}, "pipeline_id": {"p"}}
+	}
 	for _, test := range []struct {
 		name    string
 		changes []func(*api.Mapping)
@@ -75,6 +78,25 @@ func TestLint(t *testing.T) {
 		{"an environment with a ref", []func(*api.Mapping){match("environment", "prod"), unmatch("event_name")}, nil},
 		{"an environment of GitLab", []func(*api.Mapping){asGitLab, match("environment", "prod")}, []string{"environment-alone match.environment | environment_protected"}},
 		{"a protected environment of GitLab", []func(*api.Mapping){asGitLab, match("environment", "prod"), match("environment_protected", "true")}, nil},
+		{"a workflow at a branch", []func(*api.Mapping){match("job_workflow_ref", "octo/shared/.github/workflows/x.yml@refs/heads/main")}, []string{"moving-workflow match.job_workflow_ref | whatever lies at refs/heads/main"}},
+		{"a workflow at a tag", []func(*api.Mapping){match("job_workflow_ref", "octo/shared/.github/workflows/x.yml@refs/tags/v1")}, []string{"moving-workflow match.job_workflow_ref | refs/tags/v1"}},
+		{"a workflow at a commit", []func(*api.Mapping){match("job_workflow_ref", "octo/shared/.github/workflows/x.yml@"+strings.Repeat("a", 40))}, nil},
+		{"a workflow at a branch, and its commit", []func(*api.Mapping){match("job_workflow_ref", "octo/shared/.github/workflows/x.yml@refs/heads/main"), match("job_workflow_sha", strings.Repeat("a", 40))}, nil},
+		{"one's own workflow at a protected branch", []func(*api.Mapping){match("job_workflow_ref", "octo/tools/.github/workflows/x.yml@refs/heads/main"), match("repository", "octo/tools"), match("ref_protected", "true")}, nil},
+		{"one's own workflow at a branch", []func(*api.Mapping){match("job_workflow_ref", "octo/tools/.github/workflows/x.yml@refs/heads/main"), match("repository", "octo/tools")}, []string{"moving-workflow match.job_workflow_ref | job_workflow_sha"}},
+		{"another's workflow beside a protected branch", []func(*api.Mapping){match("job_workflow_ref", "octo/tools-2/.github/workflows/x.yml@refs/heads/main"), match("repository", "octo/tools"), match("ref_protected", "true")}, []string{"moving-workflow match.job_workflow_ref"}},
+		{"a workflow in when", []func(*api.Mapping){func(m *api.Mapping) {
+			m.When = `claims.job_workflow_ref == "octo/shared/.github/workflows/x.yml@refs/heads/main"`
+		}}, []string{"moving-workflow when | job_workflow_sha"}},
+		{"a workflow at a commit in when", []func(*api.Mapping){func(m *api.Mapping) {
+			m.When = `claims.job_workflow_ref == "octo/shared/.github/workflows/x.yml@` + strings.Repeat("a", 40) + `"`
+		}}, nil},
+		{"a prefix of a branch", []func(*api.Mapping){func(m *api.Mapping) { m.When = `claims.ref.startsWith("refs/heads/main")` }}, []string{`claim-pattern when | startsWith("refs/heads/main") takes more names`}},
+		{"branches below a name", []func(*api.Mapping){func(m *api.Mapping) { m.When = `claims.ref.startsWith("refs/heads/release/")` }}, nil},
+		{"nobody's server", []func(*api.Mapping){func(m *api.Mapping) { m.Issuer = "ghes" }, unmatch("repository_id", "repository_owner_id")}, []string{"no-tenant match | whose jobs these are"}},
+		{"an owner of a server", []func(*api.Mapping){func(m *api.Mapping) { m.Issuer = "ghes" }, unmatch("repository_id")}, nil},
+		{"Buildkite", []func(*api.Mapping){asBuildkite}, []string{"forks-untold match | cluster_id, queue_id"}},
+		{"agents of Buildkite that build no forks", []func(*api.Mapping){asBuildkite, match("queue_id", "q-1")}, nil},
 		{"forbidden and wanted", []func(*api.Mapping){func(m *api.Mapping) { m.Forbid = []string{"ref"} }}, []string{"unreachable forbid[0] | serves nobody"}},
 		{"denied and wanted", []func(*api.Mapping){func(m *api.Mapping) { m.Deny = map[string]api.Values{"ref": {"refs/heads/main"}} }}, []string{"unreachable deny.ref | serves nobody"}},
 		{"one of two denied", []func(*api.Mapping){func(m *api.Mapping) { m.Deny = map[string]api.Values{"event_name": {"push"}} }}, nil},
@@ -167,6 +189,50 @@ func TestLintShadows(t *testing.T) {
 			}
 			if !slices.Equal(got, test.want) {
 				t.Errorf("shadowed %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+// TestLintLife finds mappings that nobody's word keeps alive, or opens at all.
+func TestLintLife(t *testing.T) {
+	for name, test := range map[string]struct {
+		issuer  string
+		signals federation.Signals
+		change  func(*api.Mapping)
+		want    string
+	}{
+		"GitHub renews":                     {"github", federation.Signals{}, func(*api.Mapping) {}, ""},
+		"GitHub must say, and is not asked": {"github", federation.Signals{Webhook: true}, func(m *api.Mapping) { m.Live = true }, "no-liveness require_liveness | has no api"},
+		"GitHub must say, and is asked":     {"github", federation.Signals{API: true}, func(m *api.Mapping) { m.Live = true }, ""},
+		"Jenkins must say":                  {"jenkins", federation.Signals{}, func(m *api.Mapping) { m.Live = true }, "no-liveness require_liveness | no job API that is known"},
+		"GitLab, a short lease":             {"gitlab", federation.Signals{}, func(*api.Mapping) {}, "short-lease window | write lease: 2h"},
+		"GitLab is asked":                   {"gitlab", federation.Signals{API: true}, func(*api.Mapping) {}, ""},
+		"GitLab, a lease as the window":     {"gitlab", federation.Signals{}, func(m *api.Mapping) { m.Window.Lease = m.Window.Max }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := spec(t, clean)
+			m.Issuer = test.issuer
+			switch test.issuer {
+			case "gitlab":
+				m.When, m.Match = "", map[string]api.Values{"namespace_id": {"1"}, "project_id": {"2"}}
+			case "jenkins":
+				m.When, m.Match = "", map[string]api.Values{"sub": {"https://jenkins.example.test/job/a/"}}
+			}
+			test.change(&m)
+			c := deployment()
+			c.Signals = map[string]federation.Signals{test.issuer: test.signals}
+			built, err := federation.NewMapping(m, c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := federation.Lint([]*federation.Mapping{built}, c)
+			head, text, _ := strings.Cut(test.want, " | ")
+			switch {
+			case test.want == "" && len(found) > 0, test.want != "" && len(found) != 1:
+				t.Errorf("found %+v, want %q", found, test.want)
+			case test.want != "" && (found[0].Lint+" "+found[0].Path != head || !strings.Contains(found[0].Text, text)):
+				t.Errorf("found %+v, want %q", found[0], test.want)
 			}
 		})
 	}

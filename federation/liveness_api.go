@@ -44,6 +44,11 @@ type JobAPI struct {
 	Every time.Duration
 }
 
+// hasJobAPI reports whether a provider can be asked about jobs.
+func hasJobAPI(provider string) bool {
+	return provider == githubProvider || provider == gitlabProvider || provider == buildkiteProvider
+}
+
 // Check says what keeps an API from being of use.
 func (a JobAPI) Check() error {
 	_, err := a.build(time.Now)

@@ -17,9 +17,14 @@ type MappingConfig struct {
 	Groups      []string          // of approvers
 	// Features are what the grants on connections of a kind may name; a kind that is not there takes any name.
 	Features map[string][]string
+	// Signals say, by issuer, who tells of jobs; for Lint only. Nil: nothing is known of it.
+	Signals map[string]Signals
 	// CheckAllow checks an entry of an allow list; nil looks at its shape only.
 	CheckAllow func(entry string) error
 }
+
+// Signals is who tells of the jobs of an issuer.
+type Signals struct{ API, Webhook bool }
 
 // What a mapping that says nothing gets.
 const (

@@ -291,7 +291,11 @@ func (b *built) buildSecrets(found *problems, env environment) {
 // mappingConfig is what mappings may refer to. Features of an LLM connection are names of tools that its provider adds
 // without asking us, so any name is taken there: one that nothing has grants nothing.
 func (b *built) mappingConfig() federation.MappingConfig {
-	return federation.MappingConfig{Issuers: b.issuers, Connections: b.kinds, Groups: b.groups,
+	signals := make(map[string]federation.Signals)
+	for _, c := range b.config.Issuers {
+		signals[c.Name] = federation.Signals{API: c.API != nil, Webhook: c.Webhook != nil}
+	}
+	return federation.MappingConfig{Issuers: b.issuers, Connections: b.kinds, Groups: b.groups, Signals: signals,
 		CheckAllow: guard.ParseAllow, Features: map[string][]string{proxy.KindHTTP: nil}}
 }
 
