@@ -107,7 +107,9 @@ func benchWays(b *testing.B) []benchWay {
 	}
 }
 
-func benchGate(b *testing.B, upstream string) *world {
+func benchGate(b *testing.B, upstream string) *world { return benchWorld(b, upstream, newDisk(b), nil) }
+
+func benchWorld(b *testing.B, upstream string, recorder proxy.Recorder, carrier http.RoundTripper) *world {
 	var held []proxy.Held
 	for n := range 20 {
 		held = append(held, proxy.Held{Name: fmt.Sprintf("secret-%d", n), Secret: access.NewSecret(fmt.Sprintf("sk-held-%02d-0123456789abcdefghij%d", n, n*n))})
@@ -116,7 +118,7 @@ func benchGate(b *testing.B, upstream string) *world {
 	if err != nil {
 		b.Fatal(err)
 	}
-	w := newWorld(b, options{maskers: maskers, base: upstream, log: slog.LevelWarn, recorder: newDisk(b), policy: func(p *access.Policy) {
+	w := newWorld(b, options{maskers: maskers, base: upstream, log: slog.LevelWarn, recorder: recorder, carries: carrier, policy: func(p *access.Policy) {
 		p.Grants[0].Limits = access.Limits{Requests: 1 << 40, OutputTokens: 1 << 50, Models: []string{"claude-*"}}
 		p.Grants[0].Rules = []access.Rule{
 			{Name: "big", Effect: access.Deny, When: `call.bytes > 10000000`, Reason: "too big"},
@@ -231,3 +233,55 @@ func (d *disk) Append(_ context.Context, _ string, wait bool, list ...record.Eve
 	}
 	return d.out.Flush()
 }
+
+// BenchmarkCall is what the package does of a call itself: no network, and a record that is thrown away.
+func BenchmarkCall(b *testing.B) {
+	history := strings.Replace(message(false, ""), `"go"`, `"`+strings.Repeat("words of a long history ", 1700)+`"`, 1)
+	for _, load := range []struct{ name, body, media, answer string }{
+		{"json-1KiB", message(false, ""), "application/json", benchWhole},
+		{"request-40KiB", history, "application/json", benchWhole},
+		{"sse-200", message(true, ""), "text/event-stream", strings.Join(benchStream, "")},
+	} {
+		b.Run(load.name, func(b *testing.B) {
+			w := benchWorld(b, "http://127.0.0.1:1", forgetful{}, carrier(func(r *http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {load.media}}, ContentLength: int64(len(load.answer)),
+					Body: io.NopCloser(strings.NewReader(load.answer))}, nil
+			}))
+			url, _ := url.Parse("/anthropic/v1/messages")
+			b.ReportAllocs()
+			for b.Loop() {
+				r := &http.Request{Method: "POST", URL: url, RequestURI: url.Path, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Host: "jobgate",
+					Body: io.NopCloser(strings.NewReader(load.body)), ContentLength: int64(len(load.body)), RemoteAddr: "192.0.2.1:1",
+					Header: http.Header{"X-Api-Key": {w.token}, "Content-Type": {"application/json"}, "Anthropic-Version": {"2023-06-01"},
+						"User-Agent": {"claude-cli/2.1.331 (external, sdk-ts)"}, "X-App": {"cli"}, "Accept": {"application/json"}}}
+				out := &sink{header: http.Header{}}
+				if w.proxy.ServeHTTP(out, r); out.status != 200 || out.n < 900 {
+					b.Fatalf("status %d with %d bytes", out.status, out.n)
+				}
+			}
+		})
+	}
+}
+
+type carrier func(*http.Request) (*http.Response, error)
+
+func (c carrier) RoundTrip(r *http.Request) (*http.Response, error) { return c(r) }
+
+// forgetful is a record that nobody keeps.
+type forgetful struct{}
+
+func (forgetful) Append(context.Context, string, bool, ...record.Event) error { return nil }
+
+// sink is a client that reads everything at once.
+type sink struct {
+	header    http.Header
+	status, n int
+}
+
+func (s *sink) Header() http.Header              { return s.header }
+func (s *sink) WriteHeader(status int)           { s.status = status }
+func (s *sink) Write(b []byte) (int, error)      { s.n += len(b); return len(b), nil }
+func (s *sink) Flush()                           {}
+func (s *sink) SetReadDeadline(time.Time) error  { return nil }
+func (s *sink) SetWriteDeadline(time.Time) error { return nil }
+func (s *sink) EnableFullDuplex() error          { return nil }

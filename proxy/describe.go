@@ -218,6 +218,9 @@ func (f *flight) digest() string {
 // keptHeaders stand in the record: who the client says that it is, and what it asks for.
 var keptHeaders = []string{"Accept", "Anthropic-Beta", "Anthropic-Version", "Content-Type", "Idempotency-Key", "Traceparent", "User-Agent", "X-App"}
 
+// maxKeptHeader is how much of one the record has, in bytes.
+const maxKeptHeader = 1024
+
 func keepHeader(name string) bool {
 	return strings.HasPrefix(name, "X-Claude-Code-") || strings.HasPrefix(name, "X-Stainless-") || slices.Contains(keptHeaders, name)
 }
@@ -227,17 +230,13 @@ func (f *flight) startedEvent() record.CallStarted {
 		Connection: f.call.Connection, Method: f.call.Method, Path: f.call.Path, Model: f.call.Model, Stream: f.call.Stream,
 		BodyBytes: f.call.Bytes, Client: f.r.RemoteAddr, Headers: make(map[string]string, 12),
 	}
-	masked := func(text string) string {
-		out, n := f.masks.Full.Mask(nil, []byte(text))
-		e.Masked += n
-		return string(out)
-	}
-	e.Path, e.Query, e.Model = masked(e.Path), masked(f.call.Query), masked(e.Model)
+	e.Query = f.call.Query
 	for name, values := range f.r.Header {
 		if keepHeader(name) {
-			e.Headers[strings.ToLower(name)] = clip(masked(strings.Join(values, ", ")), 1024)
+			e.Headers[strings.ToLower(name)] = strings.Join(values, ", ")
 		}
 	}
+	f.maskStarted(&e)
 	switch {
 	case f.body.rest != nil:
 		// what a masker cannot decide about yet, the beginning of a secret, is left out
@@ -252,4 +251,29 @@ func (f *flight) startedEvent() record.CallStarted {
 		f.recorded = lastBody{call: f.call.ID, text: text, clean: clean}
 	}
 	return e
+}
+
+// maskStarted masks what is no body. It looks at all at once, and at each only where that finds something.
+func (f *flight) maskStarted(e *record.CallStarted) {
+	var room [1024]byte
+	all := append(append(append(append(append(room[:0], e.Path...), '\n'), e.Query...), '\n'), e.Model...)
+	for _, value := range e.Headers {
+		all = append(append(all, '\n'), value...)
+	}
+	if f.masks.Full.Contains(all) {
+		masked := func(text string) string {
+			out, n := f.masks.Full.Mask(nil, []byte(text))
+			e.Masked += n
+			return string(out)
+		}
+		e.Path, e.Query, e.Model = masked(e.Path), masked(e.Query), masked(e.Model)
+		for name, value := range e.Headers {
+			e.Headers[name] = masked(value)
+		}
+	}
+	for name, value := range e.Headers {
+		if len(value) > maxKeptHeader {
+			e.Headers[name] = clip(value, maxKeptHeader)
+		}
+	}
 }

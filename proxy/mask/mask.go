@@ -106,6 +106,9 @@ func (s *Set) With(secrets ...Secret) (*Set, error) {
 // Mask returns src with every match replaced, and how many places that were. The result is in dst's memory, from its
 // beginning, where that suffices; where nothing matched it is src itself.
 func (s *Set) Mask(dst, src []byte) (out []byte, n int) {
+	if !s.suspects(src) {
+		return src, 0
+	}
 	st := s.whole(src)
 	out = st.emit(dst[:0])
 	if st.count == 0 {
@@ -116,9 +119,22 @@ func (s *Set) Mask(dst, src []byte) (out []byte, n int) {
 
 // Contains reports whether Mask would replace anything.
 func (s *Set) Contains(src []byte) bool {
+	if !s.suspects(src) {
+		return false
+	}
 	st := s.whole(src)
 	_, ok := st.step()
 	return ok
+}
+
+// suspects reports whether there is any place in src that a Stream would look at more closely.
+func (s *Set) suspects(src []byte) bool {
+	if s.next(src, 0, true) < len(src) {
+		return true
+	}
+	var o odds
+	o.reset()
+	return o.next(s, src, 0, true) < len(src)
 }
 
 // Empty reports whether there is nothing to look for.
