@@ -226,6 +226,7 @@ func (w *world) stop() {
 	}
 	w.cancel()
 	w.cancel = nil
+	defer http.DefaultClient.CloseIdleConnections() // else the next server's first caller may take a connection of this one
 	if err := <-w.done; err != nil {
 		w.t.Errorf("the server ended with %v", err)
 	}

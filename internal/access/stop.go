@@ -21,8 +21,8 @@ const (
 // ReasonStopped is the reason of an exchange that a stop refuses.
 const ReasonStopped = "stopped"
 
-// StopOrder is an operator's word that nothing passes. It ends no session and spends no job's window: what was open goes on
-// once the stop is lifted, if its time is not over by then.
+// StopOrder is an operator's word that nothing passes. It ends no session: what was open goes on
+// once the stop is lifted, if its window is not over by then.
 type StopOrder struct {
 	Kind   StopKind
 	Name   string // of the connection or mapping; "" for all
