@@ -2,5 +2,6 @@
 
 package upstream
 
-// alive cannot look at an idle connection here; a request that is not taken is sent again on another.
-func (c *conn) alive() bool { return true }
+// silent cannot look at an idle connection here. A request of which nothing was taken, or that is safe to repeat, is sent
+// again on another.
+func (c *conn) silent() bool { return true }

@@ -4,12 +4,8 @@ package upstream
 
 import "syscall"
 
-// alive reports whether an idle connection is still open and silent: an upstream that closed it, or that says something
-// nobody asked for, gets no request on it.
-func (c *conn) alive() bool {
-	if c.tls != nil && c.tls.start != c.tls.end {
-		return false
-	}
+// silent reports whether an idle connection is still open, and nothing has come on it.
+func (c *conn) silent() bool {
 	raw, ok := c.tcp.(syscall.Conn)
 	if !ok {
 		return true

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -14,11 +13,19 @@ import (
 	"time"
 )
 
-// handshakeTime bounds a TLS handshake.
-const handshakeTime = 10 * time.Second
+const (
+	// pieceSize of a long body is written at once.
+	pieceSize = 256 << 10
+	// writtenTime is waited at the end of an answer for the end of its request.
+	writtenTime = 5 * time.Millisecond
+)
 
-// errUnsent says that not a byte of the request left.
-var errUnsent = errors.New("the upstream closed the connection before the request was sent")
+var (
+	// errUnsent says that not a byte of the request left.
+	errUnsent = errors.New("the upstream closed the connection before the request was sent")
+	// errSilent says that the connection ended before a byte of an answer came.
+	errSilent = errors.New("the upstream closed the connection without an answer")
+)
 
 // past is a deadline that ends reads and writes at once.
 var past = time.Unix(1, 0)
@@ -30,8 +37,10 @@ type conn struct {
 	net    net.Conn // what is read and written: TCP or TLS
 	tcp    net.Conn
 	tls    *records // nil without TLS
+	state  *tls.ConnectionState
 	r      *bufio.Reader
 	left   int64 // bytes that may still be read for a head; negative: no bound
+	got    int64 // bytes that were read
 	reused bool
 	idle   time.Time // since when it lies in the pool
 
@@ -39,52 +48,9 @@ type conn struct {
 	unwatch func() bool
 	write   error // of a body that is written while the answer is read
 	writing chan struct{}
-}
 
-func (t *Transport) dial(ctx context.Context, k key) (*conn, error) {
-	address := k.address()
-	tcp, err := t.c.Dial(ctx, "tcp", address)
-	if err != nil {
-		return nil, asDial(err)
-	}
-	c := &conn{t: t, key: k, net: tcp, tcp: tcp}
-	if k.scheme == "https" {
-		if err := c.handshake(ctx, t.c.TLS); err != nil {
-			_ = tcp.Close()
-			return nil, asDial(err)
-		}
-	}
-	c.r = bufio.NewReaderSize(source{c}, bufferSize)
-	return c, nil
-}
-
-func (c *conn) handshake(ctx context.Context, base *tls.Config) error {
-	host, _, err := net.SplitHostPort(c.key.address())
-	if err != nil {
-		return err
-	}
-	cfg := base.Clone()
-	if cfg.ServerName == "" {
-		cfg.ServerName = host
-	}
-	c.tls = &records{Conn: c.tcp}
-	secure := tls.Client(c.tls, cfg)
-	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
-	defer cancel()
-	if err := secure.HandshakeContext(ctx); err != nil {
-		return fmt.Errorf("TLS handshake with %s: %w", host, err)
-	}
-	c.net = secure
-	return nil
-}
-
-// asDial makes sure that the error says where it is from.
-func asDial(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
-		return err
-	}
-	return &net.OpError{Op: "dial", Net: "tcp", Err: err}
+	mu      sync.Mutex // guards the deadlines against a body that is written beside
+	waiting bool       // for the head
 }
 
 // source is what a connection's buffer reads from: it bounds heads, and gathers the TLS records that are there.
@@ -102,8 +68,9 @@ func (s source) Read(p []byte) (int, error) {
 	}
 	n, err := c.net.Read(p)
 	if err == nil && c.tls != nil {
-		n, err = c.gather(p, n)
+		n = c.gather(p, n)
 	}
+	c.got += int64(n)
 	if c.left > 0 {
 		c.left -= int64(n)
 	}
@@ -111,7 +78,7 @@ func (s source) Read(p []byte) (int, error) {
 }
 
 // gather adds the records that have come to the n bytes of the first.
-func (c *conn) gather(p []byte, n int) (int, error) {
+func (c *conn) gather(p []byte, n int) int {
 	c.tls.here = true
 	defer func() { c.tls.here = false }()
 	for n < len(p) {
@@ -121,21 +88,27 @@ func (c *conn) gather(p []byte, n int) (int, error) {
 			break // what ended the connection is told to the next read, too
 		}
 	}
-	return n, nil
+	return n
 }
 
 // exchange sends the request and reads the head of the answer.
 func (c *conn) exchange(req *http.Request) (*http.Response, error) {
-	c.ctx = req.Context()
+	c.ctx, c.got = req.Context(), 0
 	c.unwatch = context.AfterFunc(c.ctx, func() { _ = c.tcp.SetDeadline(past) })
-	if err := c.send(req); err != nil {
-		return nil, c.why(err)
+	c.await(true)
+	werr := c.send(req)
+	if werr != nil && !errors.Is(werr, errWrite) {
+		return nil, c.why(werr)
 	}
 	resp, err := c.head(req)
-	if err != nil {
+	switch {
+	case err != nil && werr != nil:
+		return nil, c.why(werr)
+	case err != nil:
 		return nil, c.why(err)
 	}
-	keep := !resp.Close && !req.Close && resp.StatusCode != http.StatusSwitchingProtocols
+	resp.TLS = c.state
+	keep := werr == nil && !resp.Close && !req.Close && resp.StatusCode != http.StatusSwitchingProtocols
 	if resp.Body == http.NoBody {
 		c.finish(keep)
 		return resp, nil
@@ -152,77 +125,141 @@ func (c *conn) send(req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if req.ContentLength > inlineBody {
+	n := length(req)
+	if n > inlineBody {
 		*room = out
 		if err := c.put(out); err != nil {
 			return err
 		}
-		return c.sendBeside(req)
+		return c.sendBeside(req, n)
 	}
-	if out, err = appendBody(out, req); err != nil {
+	if out, err = appendBody(out, req, n); err != nil {
 		return err
 	}
 	*room = out
 	return c.put(out)
 }
 
+// errWrite says that a part of the request left before the connection broke. The upstream may have answered before that.
+var errWrite = errors.New("the request was not sent to its end")
+
 // put writes what begins a request.
 func (c *conn) put(b []byte) error {
-	n, err := c.net.Write(b)
-	if err != nil && n == 0 && c.ctx.Err() == nil && c.tls == nil {
-		return fmt.Errorf("%w: %w", errUnsent, err)
+	var before int64
+	if c.tls != nil {
+		before = c.tls.sent
 	}
-	return err
+	n, err := c.net.Write(b)
+	switch {
+	case err == nil:
+		return nil
+	case n > 0, c.tls != nil && c.tls.sent > before:
+		return fmt.Errorf("%w: %w", errWrite, err)
+	}
+	return fmt.Errorf("%w: %w", errUnsent, err)
 }
 
-func (c *conn) sendBeside(req *http.Request) error {
+func (c *conn) sendBeside(req *http.Request, n int64) error {
 	src, err := req.GetBody()
 	if err != nil {
 		return err
 	}
-	c.writing, c.write = make(chan struct{}), nil
-	go func(done chan<- struct{}) {
-		defer close(done)
-		n, err := io.Copy(struct{ io.Writer }{c.net}, src)
-		if err == nil && n != req.ContentLength {
-			err = fmt.Errorf("the request's body has %d bytes, not %d", n, req.ContentLength)
+	done := make(chan struct{})
+	c.writing, c.write = done, nil
+	go func() {
+		own, err := copyBody(pieces{c}, src, n)
+		c.write = err
+		close(done)
+		if own { // else reading ends, too, but not before an answer that has come
+			_ = c.tcp.Close()
 		}
-		c.write = err // then the connection is broken, and reading ends, too
-	}(c.writing)
+	}()
 	return nil
 }
 
-// head reads up to the body of the answer, past interim ones.
-func (c *conn) head(req *http.Request) (*http.Response, error) {
-	if c.t.c.Head > 0 {
-		c.readUntil(time.Now().Add(c.t.c.Head))
-		defer c.readUntil(time.Time{})
+// pieces writes a long body so that it shows when an upstream still takes some of it.
+type pieces struct{ c *conn }
+
+func (w pieces) Write(p []byte) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, err := w.c.net.Write(p[done:min(done+pieceSize, len(p))])
+		done += n
+		if err != nil {
+			return done, err
+		}
+		w.c.await(false)
 	}
+	return done, nil
+}
+
+// head reads up to the body of the answer, past interim ones, all of which together are bounded as one head is.
+func (c *conn) head(req *http.Request) (*http.Response, error) {
+	defer c.arrived()
 	c.left = c.t.c.HeadBytes + bufferSize
 	defer func() { c.left = -1 }()
-	for range maxInterim + 1 {
+	for {
 		resp, err := http.ReadResponse(c.r, req)
 		switch {
 		case err != nil:
-			return nil, noAnswer(err)
+			return nil, c.noAnswer(err)
+		case resp.StatusCode < 100:
+			return nil, fmt.Errorf("the upstream answered with status %d, which does not exist", resp.StatusCode)
 		case resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols:
 			return resp, nil
 		}
 	}
-	return nil, fmt.Errorf("the upstream sent more than %d interim answers", maxInterim)
 }
 
-// readUntil moves the deadline of reading, but never past the end of the call, which has set one already or will.
-func (c *conn) readUntil(t time.Time) {
-	_ = c.tcp.SetReadDeadline(t)
+// await gives the upstream its time to the head. It begins with the call, and again with each piece of the body that the
+// upstream takes.
+func (c *conn) await(first bool) {
+	if c.t.c.Head <= 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waiting = c.waiting || first; c.waiting {
+		c.until(time.Now().Add(c.t.c.Head))
+	}
+}
+
+// arrived takes the head's deadline away.
+func (c *conn) arrived() {
+	if c.t.c.Head <= 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = false
+	c.until(time.Time{})
+}
+
+// until moves the deadlines, but not those that ended the call.
+func (c *conn) until(t time.Time) {
+	_ = c.tcp.SetDeadline(t)
 	if c.ctx.Err() != nil {
 		_ = c.tcp.SetDeadline(past)
 	}
 }
 
-func noAnswer(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("the upstream closed the connection without an answer: %w", io.ErrUnexpectedEOF)
+func (c *conn) noAnswer(err error) error {
+	var timeout net.Error
+	switch {
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return fmt.Errorf("the upstream did not answer within %s: %w", c.t.c.Head, err)
+	case c.got == 0:
+		return fmt.Errorf("%w: %w", errSilent, unexpected(err))
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("the upstream broke off within the head of its answer: %w", unexpected(err))
+	}
+	return err
+}
+
+// unexpected is an end that is no good end.
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
 	}
 	return err
 }
@@ -250,13 +287,8 @@ func (c *conn) finish(keep bool) {
 	if !c.unwatch() {
 		keep = false // its deadline may be set at any moment
 	}
-	if c.writing != nil {
-		select {
-		case <-c.writing:
-			keep = keep && c.write == nil
-		default:
-			keep = false
-		}
+	if keep && c.writing != nil {
+		keep = c.written()
 	}
 	if !keep || c.r.Buffered() > 0 {
 		c.abandon()
@@ -264,6 +296,18 @@ func (c *conn) finish(keep bool) {
 	}
 	c.ctx, c.unwatch, c.writing = nil, nil, nil
 	c.t.pool.put(c)
+}
+
+// written reports whether a body that is written beside was taken whole. Whoever wrote it may need a moment to say so.
+func (c *conn) written() bool {
+	moment := time.NewTimer(writtenTime)
+	defer moment.Stop()
+	select {
+	case <-c.writing:
+		return c.write == nil
+	case <-moment.C:
+		return false
+	}
 }
 
 // abandon closes the connection, and waits for who writes to it.
@@ -275,27 +319,4 @@ func (c *conn) abandon() {
 	if c.writing != nil {
 		<-c.writing
 	}
-}
-
-// heads are lent to requests while they are written.
-var heads = sync.Pool{New: func() any { b := make([]byte, 0, inlineBody+4<<10); return &b }}
-
-func appendBody(out []byte, req *http.Request) ([]byte, error) {
-	if req.ContentLength == 0 || req.GetBody == nil {
-		return out, nil
-	}
-	src, err := req.GetBody()
-	if err != nil {
-		return nil, err
-	}
-	before := len(out)
-	w := bytes.NewBuffer(out)
-	if _, err := w.ReadFrom(src); err != nil {
-		return nil, err
-	}
-	out = w.Bytes()
-	if n := int64(len(out) - before); n != req.ContentLength {
-		return nil, fmt.Errorf("the request's body has %d bytes, not %d", n, req.ContentLength)
-	}
-	return out, nil
 }

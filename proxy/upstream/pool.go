@@ -1,7 +1,9 @@
 package upstream
 
 import (
+	"fmt"
 	"net"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -10,16 +12,29 @@ import (
 // key names who a connection reaches.
 type key struct{ scheme, host string }
 
+// keyOf is for a request that was checked.
+func keyOf(u *url.URL) (key, error) {
+	host, err := inASCII(u.Host)
+	if err != nil {
+		return key{}, fmt.Errorf("host %q cannot be called: %w", u.Host, err)
+	}
+	return key{scheme: u.Scheme, host: host}, nil
+}
+
 // address is host and port to dial.
 func (k key) address() string {
-	if _, _, err := net.SplitHostPort(k.host); err == nil {
-		return k.host
+	host, port, err := net.SplitHostPort(k.host)
+	if err != nil {
+		host, port = strings.Trim(k.host, "[]"), ""
 	}
-	port := "443"
-	if k.scheme == "http" {
+	switch {
+	case port != "":
+	case k.scheme == "http":
 		port = "80"
+	default:
+		port = "443"
 	}
-	return net.JoinHostPort(strings.Trim(k.host, "[]"), port)
+	return net.JoinHostPort(host, port)
 }
 
 // pool holds the connections that no call uses. The one that was used last is used first, so that those that are not

@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"time"
@@ -17,8 +15,6 @@ const (
 	// inlineBody is the longest body that is written before the answer is read. Two kernels' buffers hold that much, so
 	// that an upstream which answers early and reads no more cannot block the writer.
 	inlineBody = 64 << 10
-	// maxInterim is how many 1xx answers one request may get before its own.
-	maxInterim = 5
 )
 
 // Config is what a Transport is made of.
@@ -27,9 +23,10 @@ type Config struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// TLS is the base of each connection's configuration; nil takes the system's roots.
 	TLS *tls.Config
-	// Head is how long an upstream may take from the request to the head of its answer. Zero: as long as it likes.
+	// Head is how long an upstream may take from the last bytes of the request that it took to the head of its answer.
+	// Zero: as long as it likes.
 	Head time.Duration
-	// HeadBytes is the longest head of an answer; zero takes 64 KiB.
+	// HeadBytes is the longest head of an answer, interim ones counted in, give or take a buffer of 32 KiB; zero takes 64 KiB.
 	HeadBytes int64
 	// Idle is how long an unused connection is kept; zero takes 90 seconds.
 	Idle time.Duration
@@ -38,7 +35,8 @@ type Config struct {
 }
 
 // Transport is an http.RoundTripper, safe for concurrent use. It follows no redirects, uses no proxy of the environment,
-// speaks no HTTP/2, and asks for no encoding of its own.
+// speaks no HTTP/2, upgrades to no other protocol, and adds to a request nothing but Host, Content-Length and, where the
+// request says so, Connection: close.
 type Transport struct {
 	c        Config
 	pool     pool
@@ -82,14 +80,27 @@ func (t *Transport) CloseIdleConnections() {
 }
 
 // RoundTrip sends a request and returns the head of its answer, whose body the caller reads to its end or closes. The end
-// of the request's context ends both. A dial or handshake that failed is a *net.OpError of "dial": nothing was sent.
+// of the request's context ends both, and its cause is in the error. A dial or handshake that failed is a *net.OpError of
+// "dial": nothing was sent. A request is sent a second time only where an idle connection turned out to be closed, and
+// either nothing of it was taken, or it has no body and a method that may be repeated.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := check(req); err != nil {
+		closeBody(req)
+		return nil, err
+	}
 	if !held(req) {
-		return t.streamed.RoundTrip(req)
+		return t.streamed.RoundTrip(plain(req))
 	}
 	defer closeBody(req)
+	if cause := context.Cause(req.Context()); cause != nil {
+		return nil, cause
+	}
+	k, err := keyOf(req.URL)
+	if err != nil {
+		return nil, err
+	}
 	for {
-		c, err := t.connection(req)
+		c, err := t.connection(req.Context(), k)
 		if err != nil {
 			return nil, err
 		}
@@ -98,10 +109,10 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			return resp, nil
 		}
 		c.abandon()
-		if !c.reused || !errors.Is(err, errUnsent) || req.Context().Err() != nil {
+		again := errors.Is(err, errUnsent) || errors.Is(err, errSilent) && repeatable(req)
+		if !c.reused || !again || req.Context().Err() != nil {
 			return nil, err
 		}
-		// The upstream closed a connection that lay idle, and nothing of the request was taken.
 	}
 }
 
@@ -116,12 +127,26 @@ func closeBody(req *http.Request) {
 	}
 }
 
-// connection returns an idle connection that still lives, or a new one.
-func (t *Transport) connection(req *http.Request) (*conn, error) {
-	k := key{scheme: req.URL.Scheme, host: req.URL.Host}
-	if k.scheme != "http" && k.scheme != "https" || k.host == "" {
-		return nil, fmt.Errorf("an upstream of scheme %q and host %q cannot be called", k.scheme, k.host)
+// plain is a request as net/http's Transport is to send it: with no more of its own than ours adds.
+func plain(req *http.Request) *http.Request {
+	_, agent := req.Header["User-Agent"]
+	_, connection := req.Header["Connection"]
+	if agent && !connection {
+		return req
 	}
+	out := *req
+	out.Header = make(http.Header, len(req.Header)+1)
+	out.Header["User-Agent"] = nil
+	for name, values := range req.Header {
+		if !framing(name) {
+			out.Header[name] = values
+		}
+	}
+	return &out
+}
+
+// connection returns an idle connection that still lives, or a new one.
+func (t *Transport) connection(ctx context.Context, k key) (*conn, error) {
 	for c := t.pool.take(k); c != nil; c = t.pool.take(k) {
 		if c.alive() {
 			c.reused = true
@@ -129,43 +154,5 @@ func (t *Transport) connection(req *http.Request) (*conn, error) {
 		}
 		c.abandon()
 	}
-	return t.dial(req.Context(), k)
-}
-
-// body is an answer's body; at its end the connection goes back to the pool.
-type body struct {
-	src  io.ReadCloser
-	c    *conn
-	keep bool // the connection can take another request
-	done bool
-}
-
-// Read passes the upstream's bytes on as they come.
-func (b *body) Read(p []byte) (int, error) {
-	if b.done {
-		return 0, io.EOF
-	}
-	n, err := b.src.Read(p)
-	switch {
-	case err == nil:
-	case errors.Is(err, io.EOF):
-		b.finish(b.keep)
-	default:
-		err = b.c.why(err)
-		b.finish(false)
-	}
-	return n, err
-}
-
-// Close ends the answer. What was not read to its end costs the connection.
-func (b *body) Close() error {
-	if !b.done {
-		b.finish(false)
-	}
-	return nil
-}
-
-func (b *body) finish(keep bool) {
-	b.done = true
-	b.c.finish(keep)
+	return t.dial(ctx, k)
 }
