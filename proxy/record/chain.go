@@ -7,9 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"time"
 )
 
+// timeLayout is what appendTime writes.
 const timeLayout = "2006-01-02T15:04:05.000000000Z"
 
 // Chain writes the lines of one session: it numbers them and binds each to the one before. It is not safe for concurrent use.
@@ -17,11 +17,9 @@ type Chain struct {
 	session string
 	seq     uint64
 	head    [sha256.Size]byte
-	out     lineBuffer
-	enc     *json.Encoder
 }
 
-// lineBuffer lets the chain's one encoder append to whatever slice the caller brought.
+// lineBuffer lets an encoder append to whatever slice the caller brought.
 type lineBuffer struct{ b []byte }
 
 func (w *lineBuffer) Write(p []byte) (int, error) {
@@ -34,10 +32,7 @@ func NewChain(session string) *Chain { return ResumeChain(session, 0, [sha256.Si
 
 // ResumeChain goes on after the line numbered seq, whose hash is head.
 func ResumeChain(session string, seq uint64, head [sha256.Size]byte) *Chain {
-	c := &Chain{session: session, seq: seq, head: head}
-	c.enc = json.NewEncoder(&c.out)
-	c.enc.SetEscapeHTML(false)
-	return c
+	return &Chain{session: session, seq: seq, head: head}
 }
 
 // Session is the id that the chain writes into its lines.
@@ -82,26 +77,35 @@ func (c *Chain) check(e Event) error {
 	return nil
 }
 
-// line writes the envelope by hand, for speed and for a fixed order, and the data by encoding/json, whose opening brace becomes a comma.
+// line writes the envelope and then the data, by hand for the events of every call, which is faster and has the same bytes.
 func (c *Chain) line(dst []byte, e Event) ([]byte, error) {
-	c.out.b = c.appendEnvelope(dst, e)
-	defer func() { c.out.b = nil }()
+	b := c.appendEnvelope(dst, e)
 	if e.Data == nil {
-		return append(c.out.b, '}', '\n'), nil
+		return append(b, '}', '\n'), nil
 	}
-	brace := len(c.out.b)
-	if err := c.enc.Encode(e.Data); err != nil {
+	if b, ok := appendData(b, e.Data); ok {
+		return append(b, '}', '\n'), nil
+	}
+	return encodeData(b, e)
+}
+
+// encodeData has the data written by encoding/json, whose opening brace becomes a comma.
+func encodeData(b []byte, e Event) ([]byte, error) {
+	out, brace := lineBuffer{b}, len(b)
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(e.Data); err != nil {
 		return nil, fmt.Errorf("record %s event: %w", e.Type, err)
 	}
-	data := c.out.b[brace:]
+	data := out.b[brace:]
 	if data[0] != '{' {
 		return nil, errors.New("record " + e.Type + " event: its data is no JSON object; use the struct of its type")
 	}
 	if data[1] == '}' {
-		return append(c.out.b[:brace], '}', '\n'), nil
+		return append(out.b[:brace], '}', '\n'), nil
 	}
 	data[0] = ','
-	return c.out.b, nil
+	return out.b, nil
 }
 
 func (c *Chain) appendEnvelope(b []byte, e Event) []byte {
@@ -132,8 +136,6 @@ func idKey(id string) string {
 	}
 	return `,"session":"`
 }
-
-func appendTime(b []byte, t time.Time) []byte { return t.UTC().AppendFormat(b, timeLayout) }
 
 // validID reports whether s can stand in the envelope without an escape.
 func validID(s string) bool {
