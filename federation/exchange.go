@@ -161,6 +161,7 @@ type asked struct {
 	scope     []string
 	life      time.Duration // of the access token; zero lasts as long as the window
 	assertion bool          // the access token may serve as assertion at a connection's door
+	trial     *Trial        // not nil: nothing is given out, and this is filled in
 }
 
 // admit opens or renews. A mapping that is changed between judgement and insert is judged again.
@@ -210,8 +211,11 @@ func (x *Exchange) openOrRenew(ctx context.Context, a *attempt, m *mappingInForc
 		return Opened{}, err
 	}
 	a.opening.Connections = scope
+	alive := m.provider.renewable || state == LiveRunning
+	if want.trial != nil {
+		return Opened{}, x.try(ctx, m, entry, id, scope, alive, want.trial)
+	}
 	if entry != nil {
-		alive := m.provider.renewable || state == LiveRunning
 		return x.renew(ctx, a, entry, id, want, alive)
 	}
 	return x.open(ctx, a, m, id, want)

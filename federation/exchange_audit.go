@@ -17,7 +17,7 @@ type AuditEvent struct {
 	Time     time.Time
 	Exchange string
 	Door     string
-	Outcome  string // "opened", "renewed", "joined" or "refused"
+	Outcome  string // "opened", "renewed", "joined", "tried" or "refused"
 	// Identity is zero where the token did not verify.
 	Identity    access.Identity
 	Mapping     string

@@ -46,6 +46,10 @@ func (x *Exchange) attempt(ctx context.Context, door string, do func(*attempt) (
 	}
 	a.event.Outcome = "opened"
 	switch {
+	case opened.Session == nil: // nothing was given out
+		a.event.Outcome, a.event.Connections = "tried", a.opening.Connections
+		x.audit(ctx, a.event)
+		return opened, nil
 	case opened.Renewed:
 		a.event.Outcome = "renewed"
 	case opened.Joined:

@@ -519,3 +519,32 @@ func TestOneSessionAJob(t *testing.T) {
 		wantRefused(t, err, access.CodeGrant, "window_over")
 	}
 }
+
+// TestTry tells what an exchange would answer, opens nothing, and leaves the token good.
+func TestTry(t *testing.T) {
+	w := newWorld(t, agents(window(time.Hour, time.Minute)))
+	try := func(token string) (federation.Trial, error) {
+		return w.exchange.Try(t.Context(), federation.OpenRequest{Token: token})
+	}
+	for range 2 {
+		trial, err := try("1/a")
+		if err != nil || trial.Mapping != "agents" || trial.Session != "" || trial.ExpiresIn != time.Hour || trial.Lease != time.Minute || len(trial.Connections) != 2 {
+			t.Fatalf("Try = %+v, %v", trial, err)
+		}
+		if e, found := w.exchange.Audited(trial.Exchange); !found || e.Outcome != "tried" || e.Session != "" {
+			t.Errorf("the audit has %+v", e)
+		}
+	}
+	opened := w.mustOpen("1/a")
+	_, err := try("1/a")
+	wantRefused(t, err, access.CodeGrant, access.ReasonReplayed)
+	trial, err := try("1/b")
+	if err != nil || trial.Session != opened.Session.ID {
+		t.Errorf("a fresh token of the job: %+v, %v", trial, err)
+	}
+	_, err = try("!1/c")
+	wantRefused(t, err, access.CodeTarget, "no_mapping")
+	w.live.set(federation.LiveEnded, nil)
+	_, err = try("2/a")
+	wantRefused(t, err, access.CodeGrant, "job_ended")
+}

@@ -30,8 +30,11 @@ const (
 	maxAnswer = 1 << 20
 )
 
-// pathToken is the first door.
-const pathToken = "/oauth/token"
+const (
+	// pathToken is the first door, and pathTry where it is tried.
+	pathToken = "/oauth/token"
+	pathTry   = "/_dry-run"
+)
 
 var tokenForm = regexp.MustCompile(`^jg_[0-9A-Za-z]{20,200}$`)
 
@@ -150,6 +153,25 @@ func (j *jobgate) exchange(ctx context.Context, token access.Secret, mapping, sc
 	return out, nil
 }
 
+// tryExchange asks what an exchange would answer.
+func (j *jobgate) tryExchange(ctx context.Context, token access.Secret, mapping, scope string) (api.DryRun, error) {
+	form := url.Values{"subject_token": {token.Reveal()}}
+	if mapping != "" {
+		form.Set("mapping", mapping)
+	}
+	if scope != "" {
+		form.Set("scope", scope)
+	}
+	var out api.DryRun
+	if err := j.post(ctx, pathTry, form, access.Secret{}, &out); err != nil {
+		return api.DryRun{}, err
+	}
+	if out.Mapping == "" {
+		return api.DryRun{}, fmt.Errorf("%s%s answered 200 without a mapping; is --url a Jobgate server?", j.url, pathTry)
+	}
+	return out, nil
+}
+
 // introspect returns what the session of a token has done (RFC 7662), to a bearer of that session.
 func (j *jobgate) introspect(ctx context.Context, token access.Secret) (api.Introspection, error) {
 	var out api.Introspection
@@ -225,7 +247,7 @@ func (j *jobgate) read(path string, status int, body []byte, into any) error {
 		return fmt.Errorf("%s%s answered %d without an OAuth error; is --url a Jobgate server's public_url?", j.url, path, status)
 	}
 	what := "the exchange"
-	if path != pathToken {
+	if path != pathToken && path != pathTry {
 		what = "a question about the session"
 	}
 	return &refused{what: what, status: status, code: no.Error, description: no.Description}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -85,10 +86,11 @@ func checkFresh(s *source) finding {
 		"make the mapping's lease as long as its window, or let Jobgate ask the provider whether the job runs"}
 }
 
-// checkExchange opens the job's session. It is not closed: that would be for good, and the job could open no other.
+// checkExchange asks what the exchange would answer, which opens nothing and leaves the token good; or, with --exchange,
+// opens the job's session. That is not closed: it would be for good, and the job could open no other.
 func checkExchange(ctx context.Context, o *options, s *source) []finding {
 	if !o.exchange {
-		return []finding{{"exchange", skipped, "not tried; --exchange does, and opens the job's session", ""}}
+		return []finding{dryRun(ctx, o, s)}
 	}
 	j, err := newJobgate(o)
 	if err != nil {
@@ -97,7 +99,7 @@ func checkExchange(ctx context.Context, o *options, s *source) []finding {
 	j.patience = 0
 	answer, err := j.open(ctx, s, o.mapping, o.scope)
 	if err != nil {
-		return []finding{{"exchange", fail, err.Error(), "what the server's operator needs is the exchange id; jobgate explain shows which condition failed"}}
+		return []finding{{"exchange", fail, err.Error(), toOperator}}
 	}
 	names := make([]string, 0, len(answer.Connections))
 	for _, c := range answer.Connections {
@@ -109,4 +111,45 @@ func checkExchange(ctx context.Context, o *options, s *source) []finding {
 		f.Status, f.Do = warn, "the job's one token is spent now: connect and exec of this job will be refused as replayed. Try this in a job of its own"
 	}
 	return []finding{f}
+}
+
+const toOperator = "what the server's operator needs is the exchange id; jobgate explain shows which condition failed"
+
+// dryRun asks what the exchange would answer.
+func dryRun(ctx context.Context, o *options, s *source) finding {
+	j, err := newJobgate(o)
+	if err != nil {
+		return finding{"exchange", fail, err.Error(), ""}
+	}
+	j.patience = 0
+	token, err := s.token(ctx)
+	if err != nil {
+		return finding{"exchange", fail, err.Error(), s.provider.help}
+	}
+	answer, err := j.tryExchange(ctx, token, o.mapping, o.scope)
+	var no *refused
+	switch {
+	case errors.As(err, &no):
+		return finding{"exchange", fail, "a dry run: " + err.Error(), toOperator}
+	case err != nil:
+		return finding{"exchange", skipped, "a dry run is not to be had: " + err.Error(), "--exchange tries it in earnest, and opens the job's session"}
+	}
+	opens := "would open a session"
+	if answer.SessionID != "" {
+		opens = "would join session " + answer.SessionID
+	}
+	return finding{"exchange", ok, fmt.Sprintf("a dry run, with nothing opened: it %s under mapping %s, for %s, for %s at most; its lease is %s",
+		opens, answer.Mapping, strings.Join(answer.Connections, ", "), inWords(answer.ExpiresIn), inWords(answer.Lease)), ""}
+}
+
+// inWords writes seconds as a configuration does: 1h, 15m, 90s.
+func inWords(seconds int64) string {
+	text := (time.Duration(seconds) * time.Second).String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }

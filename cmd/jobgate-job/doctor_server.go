@@ -76,7 +76,7 @@ func checkDNS(ctx context.Context, host string) finding {
 	return finding{"dns", ok, fmt.Sprintf("%s is %s", host, strings.Join(addresses, ", ")), ""}
 }
 
-// checkAnswer asks for the server's health. Whether a balancer holds streams back cannot be told from that.
+// checkAnswer asks for the server's health, and then for a small stream.
 func checkAnswer(ctx context.Context, o *options, target *url.URL) []finding {
 	var connected, first time.Time
 	trace := &httptrace.ClientTrace{
@@ -104,8 +104,7 @@ func checkAnswer(ctx context.Context, o *options, target *url.URL) []finding {
 	out = append(out,
 		finding{"server", ok, fmt.Sprintf("healthy; connected after %s, first byte %s later", rounded(connected.Sub(sent)), rounded(first.Sub(connected))), ""},
 		checkClock(resp.Header.Get("Date"), time.Now()),
-		finding{"streams", skipped, "whether a balancer on the way holds streams back is not checked: that takes a call",
-			"if text comes in one piece, switch response buffering off there (nginx: proxy_buffering off), and let it wait 60 s for a silent connection"})
+		checkStream(ctx, o))
 	return out
 }
 

@@ -125,6 +125,16 @@ type Token struct {
 	Connections     []Connection `json:"connections,omitempty"`
 }
 
+// DryRun is what an exchange would have given out.
+type DryRun struct {
+	Exchange    string   `json:"exchange"` // its id
+	Mapping     string   `json:"mapping"`
+	Connections []string `json:"connections"`
+	ExpiresIn   int64    `json:"expires_in"` // seconds
+	Lease       int64    `json:"lease_seconds"`
+	SessionID   string   `json:"session_id,omitempty"` // the job's, where it has one already
+}
+
 // Connection is one connection that a token is good for.
 type Connection struct {
 	Name    string            `json:"name"`

@@ -38,6 +38,7 @@ const (
 type Exchange interface {
 	Open(context.Context, federation.OpenRequest) (federation.Opened, error)
 	Connect(context.Context, federation.ConnectRequest) (federation.Opened, error)
+	Try(context.Context, federation.OpenRequest) (federation.Trial, error)
 }
 
 // TokenSessions is what a job may know of its own session, and how it closes it.
@@ -68,15 +69,18 @@ type JobsConfig struct {
 type Jobs struct {
 	c      JobsConfig
 	router *gin.Engine
+	probes chan struct{} // one place for each under way
 }
 
 // NewJobs returns the handler of the jobs' side.
 func NewJobs(c JobsConfig) *Jobs {
-	j := &Jobs{c: c, router: newRouter(c.Log)}
+	j := &Jobs{c: c, router: newRouter(c.Log), probes: make(chan struct{}, probesAtOnce)}
 	r := j.router
 	r.POST("/oauth/token", j.answer(j.token))
 	r.POST("/oauth/revoke", j.answer(j.revoke))
 	r.POST("/oauth/introspect", j.answer(j.introspect))
+	r.POST(federation.TryDoor, j.answer(j.dryRun))
+	r.GET("/_stream", j.probe)
 	r.GET("/.well-known/jobgate-archive.json", func(g *gin.Context) {
 		g.Header("Cache-Control", "max-age=300")
 		g.Data(http.StatusOK, "application/jwk-set+json", c.Keys)

@@ -53,6 +53,7 @@ func (w *jobsWorld) jobsWith(change func(*httpd.JobsConfig)) *httpd.Jobs {
 type fakeExchange struct {
 	err     error
 	opened  []federation.OpenRequest
+	tried   []federation.OpenRequest
 	joined  []federation.ConnectRequest
 	granted []string
 }
@@ -60,6 +61,11 @@ type fakeExchange struct {
 func (f *fakeExchange) Open(_ context.Context, r federation.OpenRequest) (federation.Opened, error) {
 	f.opened = append(f.opened, r)
 	return f.answer(time.Hour)
+}
+
+func (f *fakeExchange) Try(_ context.Context, r federation.OpenRequest) (federation.Trial, error) {
+	f.tried = append(f.tried, r)
+	return federation.Trial{Exchange: "x_1", Mapping: "agents", Connections: f.granted, ExpiresIn: time.Hour, Lease: 15 * time.Minute}, f.err
 }
 
 func (f *fakeExchange) Connect(_ context.Context, r federation.ConnectRequest) (federation.Opened, error) {

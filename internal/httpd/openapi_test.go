@@ -52,6 +52,7 @@ var schemaTypes = map[string]reflect.Type{
 	"ApprovalList":       reflect.TypeFor[api.List[api.ApprovalView]](),
 	"ApprovalView":       reflect.TypeFor[api.ApprovalView](),
 	"Vote":               reflect.TypeFor[api.Vote](),
+	"DryRun":             reflect.TypeFor[api.DryRun](),
 	"Token":              reflect.TypeFor[api.Token](),
 	"Connection":         reflect.TypeFor[api.Connection](),
 	"OAuthError":         reflect.TypeFor[api.OAuthError](),

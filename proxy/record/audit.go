@@ -43,7 +43,7 @@ type AuditEnded struct {
 	Interrupted bool   `json:"interrupted,omitempty"`
 }
 
-// Exchange is one exchange of a CI token, or of an access token for another: opened, renewed, joined or refused. It is written before
+// Exchange is one exchange of a CI token, or of an access token for another: opened, renewed, joined, tried (nothing was given out) or refused. It is written before
 // the answer leaves. Of a token that did not verify nothing is said but the issuer that it names and why it was refused.
 type Exchange struct {
 	Exchange string `json:"exchange"` // id, as the job's log and the server's log show it
