@@ -271,7 +271,7 @@ func (x *Exchange) open(ctx context.Context, a *attempt, m *mappingInForce, id a
 		return Opened{}, err
 	}
 	row := access.SessionRow{
-		ID: name, Mapping: m.Name(), Revision: m.revision, Identity: id, Door: a.opening.Door,
+		ID: name, Mapping: m.Name(), Revision: m.revision, Origin: m.policy.Origin, Identity: id, Door: a.opening.Door,
 		Opened: window.Opens, Closes: window.Closes, Asleep: asleep,
 	}
 	if err := x.c.Store.OpenSession(ctx, access.Opening{Session: row, Seen: seen(id, session), Token: token}); err != nil {

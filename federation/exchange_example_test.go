@@ -9,7 +9,6 @@ import (
 
 	"github.com/jobgate/jobgate/federation"
 	"github.com/jobgate/jobgate/internal/access"
-	"github.com/jobgate/jobgate/internal/api"
 	"github.com/jobgate/jobgate/internal/store"
 )
 
@@ -31,7 +30,7 @@ func ExampleExchange() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := mappings.Reload(ctx, []api.Mapping{agents()}); err != nil {
+	if err := mappings.Reload(ctx, []federation.Declared{{Spec: agents()}}); err != nil {
 		log.Fatal(err)
 	}
 	sessions, err := federation.NewSessions(federation.SessionsConfig{Store: db, Mappings: mappings, Recorder: &recorder{}})

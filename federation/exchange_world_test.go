@@ -60,7 +60,7 @@ func (w *world) start() {
 	w.faults = &faultyStore{DB: w.db}
 	w.mappings, err = federation.NewMappings(ctx, federation.MappingsConfig{Store: w.faults, Build: build, Now: w.now})
 	w.must(err)
-	w.must(w.mappings.Reload(ctx, w.file))
+	w.must(w.mappings.Reload(ctx, declared(w.file)))
 	w.sessions, err = federation.NewSessions(federation.SessionsConfig{Store: w.faults, Mappings: w.mappings, Recorder: w.record, Now: w.now})
 	w.must(err)
 	w.unknown, err = w.sessions.Restore(ctx, w.recovered)

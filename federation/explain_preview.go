@@ -42,9 +42,10 @@ func (m *Mappings) Preview(spec api.Mapping, ifMatch int64) (Preview, error) {
 	m.mu.Lock()
 	row, known := m.rows[spec.Name]
 	_, named := m.file[spec.Name]
+	ofAFile := m.ofAFileLocked(spec.Name)
 	m.mu.Unlock()
 	if named || known && row.Live() && row.Source == access.FromFile {
-		return Preview{}, ofTheFile(spec.Name)
+		return Preview{}, ofAFile
 	}
 	if err := matches(row, ifMatch, spec.Name); err != nil {
 		return Preview{}, err

@@ -33,7 +33,7 @@ type MappingsConfig struct {
 	Log   *slog.Logger     // nil discards
 }
 
-// Mappings is the set of mappings in force: those of the configuration file, and those put through the admin API.
+// Mappings is the set of mappings in force: those that files say, and those put through the admin API.
 // Every change grows a mapping's revision by one, in the store, and then reaches the open sessions: of a mapping that
 // was deleted they end, of one that was changed they are matched again. It is safe for concurrent use.
 type Mappings struct {
@@ -43,7 +43,7 @@ type Mappings struct {
 
 	mu   sync.Mutex // guards all below, and is held by one change from its beginning to its reaching the sessions
 	rows map[string]access.MappingRow
-	file map[string]api.Mapping // what the configuration file says
+	file map[string]Declared // what the files say
 	// out are mappings whose deletion could not be written down: in the store they live.
 	out map[string]bool
 }
@@ -90,46 +90,57 @@ func (m *Mappings) readLocked(ctx context.Context) error {
 	return nil
 }
 
+// Declared is a mapping that a file says: the configuration file, or a file of a source that it names.
+type Declared struct {
+	Spec   api.Mapping
+	Origin access.Origin
+}
+
 // MappingInfo is a mapping as people see it.
 type MappingInfo struct {
-	Row  access.MappingRow // Spec is Mapping in JSON
-	Spec api.Mapping
+	Row    access.MappingRow // Spec is Mapping in JSON
+	Spec   api.Mapping
+	Origin access.Origin // what says it now; zero for one of the API, and for one that no file says any more
 }
 
 // Get returns a mapping, also one that is deleted, or CodeNotFound.
 func (m *Mappings) Get(name string) (MappingInfo, error) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	row, ok := m.rows[name]
-	m.mu.Unlock()
 	if !ok {
 		return MappingInfo{}, access.Refuse(access.CodeNotFound, fmt.Sprintf("there is no mapping %q", name))
 	}
-	return mappingInfo(row)
+	return m.infoLocked(row)
 }
 
 // List returns all mappings by name, those that are deleted among them.
 func (m *Mappings) List() ([]MappingInfo, error) {
 	m.mu.Lock()
-	rows := make([]access.MappingRow, 0, len(m.rows))
+	defer m.mu.Unlock()
+	out := make([]MappingInfo, 0, len(m.rows))
 	for _, row := range m.rows {
-		rows = append(rows, row)
-	}
-	m.mu.Unlock()
-	sort.Slice(rows, func(i, j int) bool { return rows[i].Name < rows[j].Name })
-	out := make([]MappingInfo, 0, len(rows))
-	for _, row := range rows {
-		info, err := mappingInfo(row)
+		info, err := m.infoLocked(row)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, info)
 	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Row.Name < out[j].Row.Name })
 	return out, nil
 }
 
-func mappingInfo(row access.MappingRow) (MappingInfo, error) {
+func (m *Mappings) infoLocked(row access.MappingRow) (MappingInfo, error) {
 	spec, err := decodeMapping(row)
-	return MappingInfo{Row: row, Spec: spec}, err
+	return MappingInfo{Row: row, Spec: spec, Origin: m.originLocked(row)}, err
+}
+
+// originLocked returns what says a mapping now.
+func (m *Mappings) originLocked(row access.MappingRow) access.Origin {
+	if row.Source != access.FromFile {
+		return access.Origin{}
+	}
+	return m.file[row.Name].Origin
 }
 
 // InForce returns the mappings in force by name, for an explanation of what they say to an identity.
@@ -180,6 +191,7 @@ func (m *Mappings) forceLocked(built map[string]*Mapping) {
 			continue
 		}
 		f := &mappingInForce{Mapping: mapping, revision: row.Revision, policy: mapping.Policy(row.Revision)}
+		f.policy.Origin = m.originLocked(row)
 		next.byName[name] = f
 		next.sorted = append(next.sorted, f)
 	}

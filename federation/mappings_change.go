@@ -10,22 +10,23 @@ import (
 	"github.com/jobgate/jobgate/internal/api"
 )
 
-// byFile is who changes a mapping when the configuration file does.
+// byFile is who deletes a mapping that no file says any more, where it is not known which one did.
 const byFile = "configuration file"
 
 // ReasonIfMatch is a change of a mapping that did not say which revision it changes. It is CodeConflict.
 const ReasonIfMatch = "if_match_required"
 
-// Reload puts the configuration file's mappings in force, all of them or none, and builds those of the API anew. A
-// mapping that the file names no more is deleted; one that was deleted through the API stays deleted while the file
+// Reload puts the mappings that the files say in force, all of them or none, and builds those of the API anew. A
+// mapping that no file names any more is deleted; one that was deleted through the API stays deleted while a file
 // names it. A name that was put through the API goes over to the file. Errors are *api.FieldError with a path that
 // begins at "mappings".
-func (m *Mappings) Reload(ctx context.Context, specs []api.Mapping) error {
+func (m *Mappings) Reload(ctx context.Context, declared []Declared) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	file := make(map[string]api.Mapping, len(specs))
-	built := make(map[string]*Mapping, len(specs))
-	for i, spec := range specs {
+	file := make(map[string]Declared, len(declared))
+	built := make(map[string]*Mapping, len(declared))
+	for i, d := range declared {
+		spec := d.Spec
 		if _, twice := file[spec.Name]; twice {
 			return &api.FieldError{Path: fmt.Sprintf("mappings[%d].name", i), Err: fmt.Errorf("two mappings are called %q; rename one", spec.Name)}
 		}
@@ -33,12 +34,12 @@ func (m *Mappings) Reload(ctx context.Context, specs []api.Mapping) error {
 		if err != nil {
 			return inFile(i, err)
 		}
-		file[spec.Name], built[spec.Name] = spec, mapping
+		file[spec.Name], built[spec.Name] = d, mapping
 	}
 	if err := m.rebuildLocked(file, built); err != nil {
 		return err
 	}
-	changes, err := m.fileChangesLocked(specs, file)
+	changes, err := m.fileChangesLocked(declared, file)
 	if err != nil {
 		return err
 	}
@@ -60,7 +61,7 @@ func inFile(i int, err error) error {
 }
 
 // rebuildLocked checks the API's mappings against what the configuration says now.
-func (m *Mappings) rebuildLocked(file map[string]api.Mapping, built map[string]*Mapping) error {
+func (m *Mappings) rebuildLocked(file map[string]Declared, built map[string]*Mapping) error {
 	for name, row := range m.rows {
 		if _, taken := file[name]; taken || !row.Live() || row.Source != access.FromAPI {
 			continue
@@ -76,32 +77,41 @@ func (m *Mappings) rebuildLocked(file map[string]api.Mapping, built map[string]*
 	return nil
 }
 
-// fileChangesLocked compares the file with the rows.
-func (m *Mappings) fileChangesLocked(specs []api.Mapping, file map[string]api.Mapping) ([]access.MappingChange, error) {
+// fileChangesLocked compares the files with the rows.
+func (m *Mappings) fileChangesLocked(declared []Declared, file map[string]Declared) ([]access.MappingChange, error) {
 	var changes []access.MappingChange
-	for _, spec := range specs {
-		text, err := encodeMapping(spec)
+	for _, d := range declared {
+		name := d.Spec.Name
+		text, err := encodeMapping(d.Spec)
 		if err != nil {
 			return nil, err
 		}
-		row, known := m.rows[spec.Name]
+		row, known := m.rows[name]
 		switch {
 		case known && row.Source == access.FromFile && row.DeletedVia == access.FromAPI:
-			m.c.Log.Warn("a mapping of the configuration file stays deleted", "mapping", spec.Name, "by", row.By, "since", row.Deleted)
+			m.c.Log.Warn("a mapping of a file stays deleted", "mapping", name, "file", d.Origin.From, "by", row.By, "since", row.Deleted)
 			continue
 		case known && row.Live() && row.Source == access.FromFile && bytes.Equal(row.Spec, text):
 			continue
 		}
-		changes = append(changes, m.changeLocked(access.MappingRow{Name: spec.Name, Source: access.FromFile, Spec: text, By: byFile}))
+		changes = append(changes, m.changeLocked(access.MappingRow{Name: name, Source: access.FromFile, Spec: text, By: byOrigin(d.Origin)}))
 	}
 	for name, row := range m.rows {
 		if _, named := file[name]; named || row.Source != access.FromFile || row.DeletedVia == access.FromFile {
 			continue
 		}
 		// Also of one that was deleted through the API: put back into the file, it lives again.
-		changes = append(changes, m.deletionLocked(row, access.FromFile, byFile))
+		changes = append(changes, m.deletionLocked(row, access.FromFile, byOrigin(m.file[name].Origin)))
 	}
 	return changes, nil
+}
+
+// byOrigin is who changes a mapping when its file does.
+func byOrigin(o access.Origin) string {
+	if o.From == "" {
+		return byFile
+	}
+	return o.From
 }
 
 // changeLocked makes row the next revision of its mapping.
@@ -120,7 +130,7 @@ func (m *Mappings) deletionLocked(row access.MappingRow, via access.MappingSourc
 }
 
 // Put creates or replaces a mapping of the API. Over an existing one ifMatch is its revision; 0 says nothing. A mapping
-// of the configuration file is CodeConflict, also a deleted one; errors of the content are *api.FieldError.
+// of a file is CodeConflict, also a deleted one; errors of the content are *api.FieldError.
 func (m *Mappings) Put(ctx context.Context, spec api.Mapping, ifMatch int64, by string) (MappingInfo, error) {
 	mapping, err := m.c.Build(spec)
 	if err != nil {
@@ -136,7 +146,7 @@ func (m *Mappings) Put(ctx context.Context, spec api.Mapping, ifMatch int64, by 
 	_, named := m.file[spec.Name]
 	switch {
 	case named || known && row.Live() && row.Source == access.FromFile:
-		return MappingInfo{}, ofTheFile(spec.Name)
+		return MappingInfo{}, m.ofAFileLocked(spec.Name)
 	case known && row.Live() && ifMatch == 0:
 		return MappingInfo{}, &access.Error{Code: access.CodeConflict, Reason: ReasonIfMatch, Public: fmt.Sprintf(
 			"mapping %q exists; say with If-Match which revision you change, it is at %d", spec.Name, row.Revision)}
@@ -177,19 +187,20 @@ func (m *Mappings) outLocked(ctx context.Context, change access.MappingChange) {
 	m.reachLocked(ctx, []access.MappingChange{change})
 }
 
-// Restore puts a mapping that was deleted through the API in force again, as the configuration file says it now.
+// Restore puts a mapping that was deleted through the API in force again, as its file says it now.
 func (m *Mappings) Restore(ctx context.Context, name, by string) (MappingInfo, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	row, known := m.rows[name]
-	spec, named := m.file[name]
+	declared, named := m.file[name]
+	spec := declared.Spec
 	switch {
 	case !known:
 		return MappingInfo{}, access.Refuse(access.CodeNotFound, fmt.Sprintf("there is no mapping %q", name))
 	case row.Live():
 		return MappingInfo{}, access.Refuse(access.CodeConflict, fmt.Sprintf("mapping %q is not deleted", name))
 	case row.Source == access.FromFile && !named:
-		return MappingInfo{}, access.Refuse(access.CodeConflict, fmt.Sprintf("mapping %q is not in the configuration file any more; put it back there", name))
+		return MappingInfo{}, access.Refuse(access.CodeConflict, fmt.Sprintf("mapping %q is in no file any more; put it back there", name))
 	case row.Source == access.FromAPI:
 		var err error
 		if spec, err = decodeMapping(row); err != nil {
@@ -205,11 +216,11 @@ func (m *Mappings) Restore(ctx context.Context, name, by string) (MappingInfo, e
 		return MappingInfo{}, err
 	}
 	change := m.changeLocked(access.MappingRow{Name: name, Source: row.Source, Spec: text, By: by})
-	return MappingInfo{Row: change.Row, Spec: spec}, m.applyLocked(ctx, change, mapping)
+	return MappingInfo{Row: change.Row, Spec: spec, Origin: m.originLocked(change.Row)}, m.applyLocked(ctx, change, mapping)
 }
 
-func ofTheFile(name string) error {
-	return access.Refuse(access.CodeConflict, fmt.Sprintf("mapping %q is from the configuration file; change it there", name))
+func (m *Mappings) ofAFileLocked(name string) error {
+	return access.Refuse(access.CodeConflict, fmt.Sprintf("mapping %q is from %s; change it there", name, byOrigin(m.file[name].Origin)))
 }
 
 func matches(row access.MappingRow, ifMatch int64, name string) error {

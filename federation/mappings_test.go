@@ -48,11 +48,19 @@ func (w *world) wantRows(want ...string) {
 	}
 }
 
+// declared is what a configuration file says.
+func declared(specs []api.Mapping) (out []federation.Declared) {
+	for _, spec := range specs {
+		out = append(out, federation.Declared{Spec: spec, Origin: access.Origin{From: "configuration file", Revision: "sha256:c0ff"}})
+	}
+	return out
+}
+
 // reload puts a file in force, as SIGHUP does.
 func (w *world) reload(specs ...api.Mapping) {
 	w.t.Helper()
 	w.file = specs
-	w.must(w.mappings.Reload(w.t.Context(), specs))
+	w.must(w.mappings.Reload(w.t.Context(), declared(specs)))
 }
 
 func TestReload(t *testing.T) {
@@ -81,7 +89,7 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 			"unknown connection": {[]api.Mapping{agents(named("first")), agents(func(m *api.Mapping) { m.Grants[1].Connection = "prod" })}, "mappings[1].grants[1].connection"},
 			"name twice":         {[]api.Mapping{agents(), agents()}, "mappings[1].name"},
 		} {
-			err := w.mappings.Reload(t.Context(), tt.specs)
+			err := w.mappings.Reload(t.Context(), declared(tt.specs))
 			var field *api.FieldError
 			if !errors.As(err, &field) || field.Path != tt.path {
 				t.Errorf("%s: error = %v, want it at %s", name, err, tt.path)

@@ -16,7 +16,8 @@ type SessionInfo struct {
 	access.SessionRow
 	Job   access.Job
 	State access.State
-	// InForce is the revision that rules the next call, 0 for a session that is over.
+	// InForce is the revision that rules the next call, 0 for a session that is over. Of an open session Origin is this
+	// revision's, of one that is over that of the opening.
 	InForce int64
 	// Sign is what kept the session awake last, "" where that was before a restart.
 	Sign LifeSign
@@ -90,7 +91,8 @@ func (s *Sessions) List(ctx context.Context, open bool) ([]SessionInfo, error) {
 func (e *sessionEntry) info(now time.Time) SessionInfo {
 	info := SessionInfo{SessionRow: e.snapshot(now), Job: e.session.Job, State: e.session.State(now)}
 	if info.State != access.Ended {
-		info.InForce, info.Connections = e.session.Policy().Revision, e.session.Policy().Connections()
+		policy := e.session.Policy()
+		info.InForce, info.Origin, info.Connections = policy.Revision, policy.Origin, policy.Connections()
 	}
 	_, info.Denials = e.session.Tally()
 	e.mu.Lock()

@@ -55,7 +55,7 @@ func TestApply(t *testing.T) {
 			[]string{"no open session ends; the new grants rule 1 open session from the next call on\n", "revision 2 is in force, 1 open session\n"}, ""},
 		{"one that is refused", strings.Replace(appliedMapping, "issuer: github", "issuer: gitlab", 1), []string{"--yes"}, exitFailed, nil, "is no issuer of this deployment"},
 		{"an unknown key", appliedMapping + "grant: {}\n", []string{"--yes"}, exitFailed, nil, "mapping.yaml:8: unknown key"},
-		{"the file's own", strings.Replace(appliedMapping, "name: nightly", "name: agents", 1), []string{"--yes"}, exitFailed, nil, "from the configuration file"},
+		{"the file's own", strings.Replace(appliedMapping, "name: nightly", "name: agents", 1), []string{"--yes"}, exitFailed, nil, "jobgate.yaml; change it there"},
 		{"both flags", appliedMapping, []string{"--yes", "--dry-run"}, exitUsage, nil, "take one of them"},
 	} {
 		if step.name == "a change that ends a session" {

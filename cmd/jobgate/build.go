@@ -24,6 +24,7 @@ import (
 // built is a configuration of which every value was understood: what check stops at and serve begins with.
 type built struct {
 	config      *config
+	declared    []declared // mappings: the file's own, and those of its sources once they were read
 	proxies     []netip.Prefix
 	issuers     []federation.Issuer
 	connections []proxy.Connection
@@ -41,7 +42,7 @@ type built struct {
 // buildConfig turns the file's values into the program's parts, and reports all that is wrong with file and line.
 func buildConfig(c *config, env environment, log *slog.Logger) (*built, error) {
 	found := &problems{file: c.file}
-	b := &built{config: c, kinds: make(map[string]string)}
+	b := &built{config: c, declared: c.declared(), kinds: make(map[string]string)}
 	b.checkListeners(found)
 	b.checkChoices(found)
 	if b.buildIssuers(found) {
@@ -52,6 +53,7 @@ func buildConfig(c *config, env environment, log *slog.Logger) (*built, error) {
 	for name := range c.Approvals.Groups {
 		b.groups = append(b.groups, name)
 	}
+	b.checkSources(found)
 	b.checkMappings(found)
 	return b, found.or()
 }
@@ -297,26 +299,6 @@ func (b *built) mappingConfig() federation.MappingConfig {
 	}
 	return federation.MappingConfig{Issuers: b.issuers, Connections: b.kinds, Groups: b.groups, Signals: signals,
 		CheckAllow: guard.ParseAllow, Features: map[string][]string{proxy.KindHTTP: nil}}
-}
-
-func (b *built) checkMappings(found *problems) {
-	seen := make(map[string]bool)
-	for i, spec := range b.config.Mappings {
-		at := fmt.Sprintf("mappings[%d]", i)
-		if seen[spec.Name] {
-			b.config.problem(found, at+".name", fmt.Errorf("there are two mappings %q", spec.Name))
-			continue
-		}
-		seen[spec.Name] = true
-		_, err := federation.NewMapping(spec, b.mappingConfig())
-		var field *api.FieldError
-		switch {
-		case errors.As(err, &field):
-			b.config.problem(found, at+"."+field.Path, field.Err)
-		case err != nil:
-			b.config.problem(found, at, err)
-		}
-	}
 }
 
 // openBucket opens the archive's bucket. For a folder it returns the folder, too: its files are synced there.

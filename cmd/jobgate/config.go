@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -28,11 +29,13 @@ type config struct {
 	Issuers        []issuerConfig     `yaml:"issuers"`
 	Connections    []connectionConfig `yaml:"connections"`
 	Mappings       []api.Mapping      `yaml:"mappings"`
+	MappingsFrom   []sourceConfig     `yaml:"mappings_from"`
 	Approvals      approvalsConfig    `yaml:"approvals"`
 	Log            logConfig          `yaml:"log"`
 
-	file string
-	root *yaml.Node
+	file   string
+	digest string // of the file's text, "sha256:" and hex
+	root   *yaml.Node
 }
 
 type tlsConfig struct {
@@ -125,12 +128,13 @@ type logConfig struct {
 
 // problem is one thing that is wrong with a file.
 type problem struct {
+	file string // "" for the one that the problems are of
 	line int
 	path string
 	text string
 }
 
-// problems are all that is wrong with a file, in the order of its lines.
+// problems are all that is wrong with a file and with those that it names, in the order of their lines.
 type problems struct {
 	file string
 	list []problem
@@ -138,12 +142,20 @@ type problems struct {
 
 // Error names file and line of each problem.
 func (p *problems) Error() string {
-	slices.SortStableFunc(p.list, func(a, b problem) int { return a.line - b.line })
+	slices.SortStableFunc(p.list, func(a, b problem) int {
+		if a.file != b.file {
+			return strings.Compare(a.file, b.file)
+		}
+		return a.line - b.line
+	})
 	lines := make([]string, 0, len(p.list))
 	for _, one := range p.list {
-		where := p.file
+		where := one.file
+		if where == "" {
+			where = p.file
+		}
 		if one.line > 0 {
-			where = fmt.Sprintf("%s:%d", p.file, one.line)
+			where = fmt.Sprintf("%s:%d", where, one.line)
 		}
 		if one.path != "" {
 			where += ": " + one.path
@@ -154,7 +166,21 @@ func (p *problems) Error() string {
 }
 
 func (p *problems) add(line int, path, format string, args ...any) {
-	p.list = append(p.list, problem{line: line, path: path, text: fmt.Sprintf(format, args...)})
+	p.addIn(p.file, line, path, format, args...)
+}
+
+func (p *problems) addIn(file string, line int, path, format string, args ...any) {
+	if file == p.file {
+		file = ""
+	}
+	p.list = append(p.list, problem{file: file, line: line, path: path, text: fmt.Sprintf(format, args...)})
+}
+
+// merge takes over what is wrong with another file.
+func (p *problems) merge(other *problems) {
+	for _, one := range other.list {
+		p.addIn(other.file, one.line, one.path, "%s", one.text)
+	}
 }
 
 func (p *problems) or() error {
@@ -185,21 +211,11 @@ func loadConfig(file string) (*config, error) {
 
 func parseConfig(file string, raw []byte) (*config, error) {
 	found := &problems{file: file}
-	var doc yaml.Node
-	decoder := yaml.NewDecoder(bytes.NewReader(raw))
-	switch err := decoder.Decode(&doc); {
-	case errors.Is(err, io.EOF):
-		found.add(0, "", "the file is empty; it needs public_url, issuers, connections and mappings")
-		return nil, found
-	case err != nil:
-		addDecodeErrors(found, err)
+	root := parseDocument(raw, "the file is empty; it needs public_url, issuers, connections and mappings", found)
+	if root == nil {
 		return nil, found
 	}
-	if next := new(yaml.Node); decoder.Decode(next) == nil {
-		found.add(next.Line, "", "a second document begins here; only one is read")
-		return nil, found
-	}
-	c := &config{file: file, root: doc.Content[0]}
+	c := &config{file: file, digest: digestOf(raw), root: root}
 	checkKeys(c.root, c, found)
 	if err := found.or(); err != nil {
 		return nil, err
@@ -211,6 +227,27 @@ func parseConfig(file string, raw []byte) (*config, error) {
 	c.applyDefaults()
 	return c, nil
 }
+
+// parseDocument reads the one document of a file, or finds what is wrong and returns nil.
+func parseDocument(raw []byte, empty string, found *problems) *yaml.Node {
+	var doc yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(raw))
+	switch err := decoder.Decode(&doc); {
+	case errors.Is(err, io.EOF):
+		found.add(0, "", "%s", empty)
+		return nil
+	case err != nil:
+		addDecodeErrors(found, err)
+		return nil
+	}
+	if next := new(yaml.Node); decoder.Decode(next) == nil {
+		found.add(next.Line, "", "a second document begins here; only one is read")
+		return nil
+	}
+	return doc.Content[0]
+}
+
+func digestOf(raw []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(raw)) }
 
 func (c *config) applyDefaults() {
 	set := func(v *string, d string) {

@@ -89,7 +89,7 @@ func TestConfigDefaults(t *testing.T) {
 		PublicURL: "https://jobgate.example.com", Listen: ":8080", Data: filepath.Join("some", "folder"), Store: "sqlite:jobgate.db",
 		Archive: archiveConfig{Bucket: "file://" + folder, OnBacklog: "refuse", Durability: "process"}, Log: logConfig{Format: "text", Level: "info"},
 	}
-	c.file, c.root = "", nil
+	c.file, c.digest, c.root = "", "", nil
 	if diff := cmp.Diff(want, *c, cmp.AllowUnexported(config{})); diff != "" {
 		t.Errorf("defaults (-want +got):\n%s", diff)
 	}

@@ -154,7 +154,7 @@ func listens(socket string) bool {
 
 // explainOffline explains over the mappings of a file. It reads no secret of the configuration.
 func explainOffline(ctx context.Context, cfg *config, r api.ExplainRequest) (api.Explanation, error) {
-	b, mappings, err := readMappings(cfg)
+	b, mappings, err := readMappings(ctx, cfg)
 	if err != nil {
 		return api.Explanation{}, err
 	}
@@ -179,9 +179,9 @@ func explainOffline(ctx context.Context, cfg *config, r api.ExplainRequest) (api
 }
 
 // readMappings builds what mappings need of a configuration, and them: no credential, no listener.
-func readMappings(cfg *config) (*built, []*federation.Mapping, error) {
+func readMappings(ctx context.Context, cfg *config) (*built, []*federation.Mapping, error) {
 	found := &problems{file: cfg.file}
-	b := &built{config: cfg, kinds: make(map[string]string)}
+	b := &built{config: cfg, declared: cfg.declared(), kinds: make(map[string]string)}
 	if b.buildIssuers(found) {
 		b.buildVerifier(found, slog.New(slog.DiscardHandler))
 	}
@@ -191,8 +191,12 @@ func readMappings(cfg *config) (*built, []*federation.Mapping, error) {
 	for name := range cfg.Approvals.Groups {
 		b.groups = append(b.groups, name)
 	}
+	b.checkSources(found)
 	b.checkMappings(found)
 	if err := found.or(); err != nil {
+		return nil, nil, err
+	}
+	if err := b.readSources(ctx); err != nil {
 		return nil, nil, err
 	}
 	mappings, err := b.mappings()

@@ -21,7 +21,7 @@ func checkCommand(o *options) *cobra.Command {
 		Args: noArgs,
 	}
 	c.Flags().BoolVar(&strict, "strict", false, "exit with 1 when there are warnings")
-	c.RunE = func(*cobra.Command, []string) error {
+	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg, err := loadConfig(o.config)
 		if err != nil {
 			return err
@@ -30,11 +30,14 @@ func checkCommand(o *options) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if err := b.readSources(c.Context()); err != nil {
+			return err
+		}
 		warnings, err := lintConfig(b)
 		if err != nil {
 			return err
 		}
-		if err := o.printCheck(cfg, warnings); err != nil {
+		if err := o.printCheck(b, warnings); err != nil {
 			return err
 		}
 		if strict && len(warnings) > 0 {
@@ -54,9 +57,9 @@ type warning struct {
 	Text string `json:"text"`
 }
 
-func (o *options) printCheck(cfg *config, warnings []warning) error {
+func (o *options) printCheck(b *built, warnings []warning) error {
 	if o.json() {
-		return o.printJSON(map[string]any{"file": o.config, "ok": true, "mappings": len(cfg.Mappings), "connections": len(cfg.Connections), "warnings": warnings})
+		return o.printJSON(map[string]any{"file": o.config, "ok": true, "mappings": len(b.declared), "connections": len(b.config.Connections), "warnings": warnings})
 	}
 	for _, w := range warnings {
 		if _, err := fmt.Fprintf(o.env.Stdout, "%s:%d: %s: %s (%s)\n", w.File, w.Line, escape(w.Path), escape(w.Text), w.Lint); err != nil {
@@ -67,49 +70,48 @@ func (o *options) printCheck(cfg *config, warnings []warning) error {
 	if len(warnings) > 0 {
 		text = ", " + plural(len(warnings), "warning")
 	}
-	_, err := fmt.Fprintf(o.env.Stdout, "%s: good; %s, %s%s\n", o.config, plural(len(cfg.Connections), "connection"), plural(len(cfg.Mappings), "mapping"), text)
+	_, err := fmt.Fprintf(o.env.Stdout, "%s: good; %s, %s%s\n", o.config, plural(len(b.config.Connections), "connection"), plural(len(b.declared), "mapping"), text)
 	return err
 }
 
-// lintConfig looks for what is allowed in a configuration and most often not meant, in the order of its lines.
+// lintConfig looks for what is allowed in a configuration and most often not meant, in the order of files and lines.
 func lintConfig(b *built) ([]warning, error) {
 	out := []warning{}
-	add := func(path, lint, text string) {
-		out = append(out, warning{File: b.config.file, Line: lineOf(b.config.root, path), Path: path, Lint: lint, Text: text})
+	add := func(d declared, path, lint, text string) {
+		path = d.at(path)
+		out = append(out, warning{File: d.doc.file, Line: lineOf(d.doc.root, path), Path: path, Lint: lint, Text: text})
+	}
+	order := make(map[string]int) // of the files
+	for _, d := range b.declared {
+		if _, known := order[d.doc.file]; !known {
+			order[d.doc.file] = len(order)
+		}
 	}
 	mappings, err := b.mappings()
 	if err != nil {
 		return nil, err
 	}
 	for _, f := range federation.Lint(mappings, b.mappingConfig()) {
-		add(fmt.Sprintf("mappings[%d].%s", f.Mapping, f.Path), f.Lint, f.Text)
+		add(b.declared[f.Mapping], f.Path, f.Lint, f.Text)
 	}
 	b.lintApprovers(add)
-	slices.SortStableFunc(out, func(a, b warning) int { return a.Line - b.Line })
-	return out, nil
-}
-
-// mappings builds the file's mappings, which were checked.
-func (b *built) mappings() ([]*federation.Mapping, error) {
-	var out []*federation.Mapping
-	for _, spec := range b.config.Mappings {
-		m, err := federation.NewMapping(spec, b.mappingConfig())
-		if err != nil {
-			return nil, err
+	slices.SortStableFunc(out, func(a, b warning) int {
+		if a.File != b.File {
+			return order[a.File] - order[b.File]
 		}
-		out = append(out, m)
-	}
+		return a.Line - b.Line
+	})
 	return out, nil
 }
 
 // lintApprovers finds rules whose question nobody is asked.
-func (b *built) lintApprovers(add func(path, lint, text string)) {
-	for i, m := range b.config.Mappings {
-		for j, g := range m.Grants {
+func (b *built) lintApprovers(add func(d declared, path, lint, text string)) {
+	for _, d := range b.declared {
+		for j, g := range d.spec.Grants {
 			for k, r := range g.Rules {
 				for n, group := range r.Approvers {
 					if why := b.asksNobody(group); why != "" {
-						add(fmt.Sprintf("mappings[%d].grants[%d].rules[%d].approvers[%d]", i, j, k, n), "no-approver", why)
+						add(d, fmt.Sprintf("grants[%d].rules[%d].approvers[%d]", j, k, n), "no-approver", why)
 					}
 				}
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -32,7 +33,7 @@ func (o *options) listMappings(c *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
-	var list api.List[api.MappingView]
+	var list api.MappingList
 	if err := cl.do(c.Context(), http.MethodGet, "/v1/mappings", nil, nil, &list); err != nil {
 		return err
 	}
@@ -48,9 +49,60 @@ func (o *options) listMappings(c *cobra.Command, _ []string) error {
 		if m.Stopped != nil {
 			state += ", STOPPED by " + m.Stopped.By
 		}
-		rows = append(rows, []string{m.Name, strconv.FormatInt(m.Revision, 10), m.Source, state, strconv.Itoa(m.Sessions), m.Spec.Issuer})
+		rows = append(rows, []string{m.Name, strconv.FormatInt(m.Revision, 10), m.Source, state, strconv.Itoa(m.Sessions), m.Spec.Issuer, fromText(m.Origin)})
 	}
-	return o.table([]string{"NAME", "REVISION", "SOURCE", "STATE", "OPEN SESSIONS", "ISSUER"}, rows)
+	if err := o.table([]string{"NAME", "REVISION", "SOURCE", "STATE", "OPEN SESSIONS", "ISSUER", "FROM"}, rows); err != nil {
+		return err
+	}
+	return o.listSources(list.Sources)
+}
+
+// listSources says where mappings come from, and what is wrong there.
+func (o *options) listSources(list []api.SourceView) error {
+	if len(list) == 0 {
+		return nil
+	}
+	var t texts
+	t.add("")
+	for _, s := range list {
+		t.add("%s %s: %s in force, %s", s.Kind, s.Source, plural(s.Mappings, "mapping"), shortRevision(s.Revision))
+		if s.OK {
+			continue
+		}
+		t.add("  IN ERROR since %s (%s); what was in force stays:", s.Since.Format("2006-01-02 15:04:05Z"), ago(*s.Since))
+		for l := range strings.SplitSeq(s.Error, "\n") {
+			t.add("    %s", l)
+		}
+	}
+	_, err := io.WriteString(o.env.Stdout, t.String())
+	return err
+}
+
+// fromText names the file that says a mapping.
+func fromText(origin *api.Origin) string {
+	if origin == nil {
+		return "-"
+	}
+	return origin.From
+}
+
+// originText names the file that says a mapping, and the revision of its source.
+func originText(origin *api.Origin) string {
+	if origin == nil {
+		return "the admin API"
+	}
+	return origin.From + " at " + shortRevision(origin.Revision)
+}
+
+// shortRevision keeps the first twelve digits of every digest.
+func shortRevision(revision string) string {
+	words := strings.Fields(revision)
+	for i, w := range words {
+		if kind, digits, ok := strings.Cut(w, ":"); ok && len(digits) > 12 {
+			words[i] = kind + ":" + digits[:12]
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 func (o *options) showMapping(c *cobra.Command, args []string) error {
@@ -76,7 +128,11 @@ func (o *options) showMapping(c *cobra.Command, args []string) error {
 	if s := m.Stopped; s != nil {
 		state += fmt.Sprintf(", STOPPED %s by %s%s", ago(s.At), s.By, because(s.Reason))
 	}
-	_, err = fmt.Fprintf(o.env.Stdout, "# revision %d from %s%s, %s\n%s", m.Revision, m.Source, escape(state), plural(m.Sessions, "open session"), escape(text))
+	from := originText(m.Origin)
+	if m.Origin == nil && m.Source == "file" {
+		from = "a file that says it no more"
+	}
+	_, err = fmt.Fprintf(o.env.Stdout, "# revision %d from %s%s, %s\n%s", m.Revision, escape(from), escape(state), plural(m.Sessions, "open session"), escape(text))
 	return err
 }
 
@@ -193,6 +249,7 @@ func (o *options) showSession(c *cobra.Command, args []string) error {
 	}
 	rows := [][2]string{
 		{"session", s.ID}, {"state", strings.TrimSpace(s.State + " " + s.EndReason)}, {"mapping", fmt.Sprintf("%s, revision %d", s.Mapping, s.Revision)},
+		{"from", originText(s.Origin)},
 		{"job", jobText(s.Job)}, {"job key", s.JobKey}, {"issuer", s.Issuer}, {"opened", s.Opened.Format("2006-01-02 15:04:05Z")},
 		{"lease until", s.Asleep.Format("2006-01-02 15:04:05Z")}, {"closes", s.Closes.Format("2006-01-02 15:04:05Z")},
 		{"calls", fmt.Sprintf("%d, %d denied, %d would have been", s.Tally.Calls, s.Tally.Denials, s.Tally.Observed)},

@@ -51,8 +51,8 @@ func serveCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
-		Long: "Run the server until SIGTERM or SIGINT. SIGHUP reads the mappings of the configuration file again;\n" +
-			"everything else in it needs a restart.",
+		Long: "Run the server until SIGTERM or SIGINT. SIGHUP reads the mappings of the configuration file again, and\n" +
+			"its mappings_from with all that they name; everything else in it needs a restart.",
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(o.config)
@@ -87,6 +87,7 @@ type server struct {
 	desk     *approvals.Desk
 	slack    *slackapp.App // nil without Slack
 	mappings *federation.Mappings
+	sources  *sources
 	sessions *federation.Sessions
 	stops    *federation.Stops
 	apis     *federation.JobAPIs
@@ -148,6 +149,7 @@ func newServer(ctx context.Context, cfg *config, env environment, log *slog.Logg
 	}
 	metrics := newMetrics(s.archive, s.sessions)
 	metrics.registry.MustRegister(newStopsMetric(s.stops))
+	metrics.registry.MustRegister(sourceMetrics{s.sources.views})
 	hooks, err := federation.NewHooks(federation.HooksConfig{Hooks: b.hooks, Sessions: s.sessions, Log: log})
 	if err != nil {
 		return nil, err
@@ -177,7 +179,8 @@ func newServer(ctx context.Context, cfg *config, env environment, log *slog.Logg
 		return nil, err
 	}
 	people := httpd.NewPeople(httpd.PeopleConfig{
-		Mappings: s.mappings, Sessions: s.sessions, Desk: s.desk, Stops: s.stops, Explainer: explainer, Token: b.adminToken, Slack: slack,
+		Mappings: s.mappings, Sources: s.sources.views, Sessions: s.sessions, Desk: s.desk, Stops: s.stops, Explainer: explainer,
+		Token: b.adminToken, Slack: slack,
 		Metrics: promhttp.HandlerFor(metrics.registry, promhttp.HandlerOpts{}), Archive: s.location, Ready: s.ready, Log: log,
 	})
 	return s, s.listen(jobs, people)
@@ -224,7 +227,10 @@ func (s *server) openFederation(ctx context.Context) (*federation.Exchange, erro
 	if s.sessions, err = federation.NewSessions(federation.SessionsConfig{Store: s.store, Mappings: s.mappings, Recorder: s.recorder, Log: s.log}); err != nil {
 		return nil, err
 	}
-	if err := s.mappings.Reload(ctx, s.b.config.Mappings); err != nil {
+	if s.sources, err = newSources(s.b, s.mappings, filepath.Join(s.b.config.Data, "sources"), s.log); err != nil {
+		return nil, err
+	}
+	if err := s.sources.start(ctx); err != nil {
 		return nil, err
 	}
 	recovered := federation.Recovered{}
@@ -284,6 +290,7 @@ func (s *server) run(ctx context.Context, reload <-chan os.Signal) error {
 	var work sync.WaitGroup
 	work.Go(func() { s.sessions.Run(background) })
 	work.Go(func() { s.poller.Run(background) })
+	work.Go(func() { s.sources.run(background) })
 	failed := make(chan error, 3)
 	serve := func(srv *http.Server, l net.Listener, tls bool) {
 		if l == nil {
@@ -393,18 +400,11 @@ func (s *server) abandon() {
 	}
 }
 
-// reload puts the file's mappings in force, all or none.
+// reload puts the mappings of the file and of its sources in force, all or none.
 func (s *server) reload(ctx context.Context) {
 	cfg, err := loadConfig(s.b.config.file)
 	if err == nil {
-		found := &problems{file: cfg.file}
-		next := *s.b
-		next.config = cfg
-		next.checkMappings(found)
-		err = found.or()
-	}
-	if err == nil {
-		err = s.mappings.Reload(ctx, cfg.Mappings)
+		err = s.sources.reload(ctx, cfg)
 	}
 	if err != nil {
 		s.log.Error("the configuration was not taken; what was in force stays in force", "error", err)

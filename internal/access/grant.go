@@ -111,6 +111,7 @@ type WindowSpec struct {
 type Policy struct {
 	Mapping  string
 	Revision int64
+	Origin   Origin // as it was when the revision came into force
 	Mode     Mode
 	Window   WindowSpec
 	Grants   []Grant

@@ -24,6 +24,14 @@ const (
 	FromAPI MappingSource = "api"
 )
 
+// Origin is what says a mapping: zero for one that was put through the admin API.
+type Origin struct {
+	// From is the file, as people find it: a path, a URL, or an object of a bucket.
+	From string
+	// Revision names all that was read together with it: "sha256:" and a digest, and the commit where there is one.
+	Revision string
+}
+
 // MappingRow is what is kept of a mapping. A deleted one stays as a tombstone, so that its revisions go on.
 type MappingRow struct {
 	Name     string
@@ -59,6 +67,7 @@ type SessionRow struct {
 	ID       string
 	Mapping  string
 	Revision int64 // of the mapping, at the opening
+	Origin   Origin
 	Identity Identity
 	Door     string // where it was opened: "/oauth/token" or a connection's
 	Opened   time.Time

@@ -18,6 +18,24 @@ type Problem struct {
 	Detail string `json:"detail,omitempty"`
 }
 
+// MappingList is the answer of GET /v1/mappings.
+type MappingList struct {
+	Items   []MappingView `json:"items"`
+	Sources []SourceView  `json:"sources"` // those beside the configuration file
+}
+
+// SourceView is a place that mappings come from. What is wrong with it changes nothing of what is in force.
+type SourceView struct {
+	Source   string     `json:"source"` // a folder's path, a URL, or a bucket's with the prefix
+	Kind     string     `json:"kind"`   // "folder", "url" or "bucket"
+	Revision string     `json:"revision,omitempty"`
+	Mappings int        `json:"mappings"` // in force
+	OK       bool       `json:"ok"`
+	Error    string     `json:"error,omitempty"` // why it cannot be read, or why what it says is not in force
+	Since    *time.Time `json:"since,omitempty"` // of the error
+	Read     *time.Time `json:"read,omitempty"`  // when it was last read
+}
+
 // MappingView is a mapping as the admin API shows it.
 type MappingView struct {
 	Name     string `json:"name"`
@@ -26,10 +44,18 @@ type MappingView struct {
 	Deleted  bool   `json:"deleted,omitempty"`
 	Changed  string `json:"changed,omitempty"` // RFC 3339
 	By       string `json:"by,omitempty"`      // who changed it last
-	Sessions int    `json:"open_sessions"`
+	// Origin is nil for one of the admin API, or that no file says any more.
+	Origin   *Origin `json:"origin,omitempty"`
+	Sessions int     `json:"open_sessions"`
 	// Stopped is the stop that holds the mapping back: its own, or that of everything.
 	Stopped *StopView `json:"stopped,omitempty"`
 	Spec    Mapping   `json:"spec"`
+}
+
+// Origin is the file that says a mapping.
+type Origin struct {
+	From     string `json:"from"`     // a path, a URL, or an object of a bucket
+	Revision string `json:"revision"` // names all that was read together with it
 }
 
 // SessionView is a session as the admin API shows it.
@@ -38,6 +64,7 @@ type SessionView struct {
 	State     string           `json:"state"` // awake, dormant or ended
 	Mapping   string           `json:"mapping"`
 	Revision  int64            `json:"revision"`
+	Origin    *Origin          `json:"origin,omitempty"` // of the mapping's revision
 	Issuer    string           `json:"issuer"`
 	Provider  string           `json:"provider"`
 	Subject   string           `json:"subject"`

@@ -21,8 +21,10 @@ import (
 // schemaTypes are the types behind the description's schemas. A schema of an object that is not here fails the test.
 var schemaTypes = map[string]reflect.Type{
 	"Problem":            reflect.TypeFor[api.Problem](),
-	"MappingList":        reflect.TypeFor[api.List[api.MappingView]](),
+	"MappingList":        reflect.TypeFor[api.MappingList](),
+	"SourceView":         reflect.TypeFor[api.SourceView](),
 	"MappingView":        reflect.TypeFor[api.MappingView](),
+	"Origin":             reflect.TypeFor[api.Origin](),
 	"Mapping":            reflect.TypeFor[api.Mapping](),
 	"PathCondition":      reflect.TypeFor[api.PathCondition](),
 	"Window":             reflect.TypeFor[api.Window](),

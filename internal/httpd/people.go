@@ -56,6 +56,8 @@ type PeopleConfig struct {
 	Sessions Sessions
 	Desk     Desk
 	Stops    Stops
+	// Sources tells where mappings come from beside the configuration file; nil for nowhere.
+	Sources func() []api.SourceView
 	// Explainer answers POST /v1/explain.
 	Explainer Explainer
 	// Token is the admin API's bearer token. Without one the API is served on the Unix socket only.
@@ -214,7 +216,11 @@ func (p *People) listMappings(g *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	out, stops := api.List[api.MappingView]{Items: []api.MappingView{}}, p.c.Stops.List()
+	out := api.MappingList{Items: []api.MappingView{}, Sources: []api.SourceView{}}
+	if p.c.Sources != nil {
+		out.Sources = p.c.Sources()
+	}
+	stops := p.c.Stops.List()
 	for _, m := range infos {
 		view := mappingView(m, open[m.Row.Name])
 		view.Stopped = stopOfMapping(stops, m.Row.Name)
@@ -240,7 +246,15 @@ func mappingView(m federation.MappingInfo, open int) api.MappingView {
 	return api.MappingView{
 		Name: m.Row.Name, Revision: m.Row.Revision, Source: string(m.Row.Source), Deleted: !m.Row.Live(),
 		Changed: m.Row.Changed.UTC().Format(time.RFC3339), By: m.Row.By, Sessions: open, Spec: m.Spec,
+		Origin: originView(m.Origin),
 	}
+}
+
+func originView(o access.Origin) *api.Origin {
+	if o == (access.Origin{}) {
+		return nil
+	}
+	return &api.Origin{From: o.From, Revision: o.Revision}
 }
 
 func (p *People) showMapping(g *gin.Context, m federation.MappingInfo) error {
@@ -355,7 +369,7 @@ func (p *People) listSessions(g *gin.Context) error {
 
 func (p *People) sessionView(s federation.SessionInfo) api.SessionView {
 	out := api.SessionView{
-		ID: s.ID, State: string(s.State), Mapping: s.Mapping, Revision: s.InForce, Issuer: s.Identity.Issuer,
+		ID: s.ID, State: string(s.State), Mapping: s.Mapping, Revision: s.InForce, Origin: originView(s.Origin), Issuer: s.Identity.Issuer,
 		Provider: s.Identity.Provider, Subject: s.Identity.Subject, JobKey: string(s.Identity.JobKey), Job: s.Job,
 		Opened: s.Opened.UTC(), Closes: s.Closes.UTC(), Asleep: s.Asleep.UTC(), EndReason: string(s.Reason),
 		Sign:  string(s.Sign),

@@ -133,7 +133,7 @@ func TestMappings(t *testing.T) {
 	})
 	t.Run("the file's own", func(t *testing.T) {
 		p := problem(t, admin(t, people, "PUT", "/v1/mappings/filed", body(mapping("filed")), "If-Match", `"1"`), 409, "conflict")
-		if !strings.Contains(p.Detail, "configuration file") {
+		if !strings.Contains(p.Detail, `is from mappings.d/filed.yaml; change it there`) {
 			t.Errorf("detail %q does not say where the mapping is from", p.Detail)
 		}
 	})
@@ -154,7 +154,7 @@ func TestMappings(t *testing.T) {
 		problem(t, admin(t, people, "POST", "/v1/mappings/filed/restore", ""), 409, "conflict")
 		problem(t, admin(t, people, "POST", "/v1/mappings/nobody/restore", ""), 404, "not_found")
 	})
-	list := decode[api.List[api.MappingView]](t, admin(t, people, "GET", "/v1/mappings", ""), 200)
+	list := decode[api.MappingList](t, admin(t, people, "GET", "/v1/mappings", ""), 200)
 	if len(list.Items) != 2 || list.Items[0].Name != "agents" || list.Items[1].Name != "filed" {
 		t.Errorf("list: %+v", list)
 	}

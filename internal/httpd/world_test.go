@@ -50,7 +50,11 @@ func newWorld(t *testing.T, file ...api.Mapping) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.mappings.Reload(t.Context(), file); err != nil {
+	var declared []federation.Declared
+	for _, spec := range file {
+		declared = append(declared, federation.Declared{Spec: spec, Origin: access.Origin{From: "mappings.d/" + spec.Name + ".yaml", Revision: "sha256:5ec1"}})
+	}
+	if err := w.mappings.Reload(t.Context(), declared); err != nil {
 		t.Fatal(err)
 	}
 	return w

@@ -39,6 +39,7 @@ type Event struct {
 type SessionOpened struct {
 	Mapping     string         `json:"mapping"`
 	Revision    int64          `json:"revision"`
+	Origin      *Origin        `json:"origin,omitempty"` // nil for a mapping of the admin API
 	Issuer      string         `json:"issuer"`
 	IssuerURL   string         `json:"issuer_url"`
 	Provider    string         `json:"provider"`
@@ -53,6 +54,12 @@ type SessionOpened struct {
 	Mode        string         `json:"mode"`  // "enforce" or "observe"
 	Door        string         `json:"door"`  // which exchange opened it
 	Version     string         `json:"version,omitempty"`
+}
+
+// Origin is the file that said a mapping when a session was opened.
+type Origin struct {
+	From     string `json:"from"`     // a path, a URL, or an object of a bucket
+	Revision string `json:"revision"` // names all that was read together with it: "sha256:" and a digest, and the commit where there is one
 }
 
 // SessionJoined is a further access token of an open session, or a renewal of its lease.
