@@ -70,6 +70,7 @@ func serveCommand(o *options) *cobra.Command {
 			reload := make(chan os.Signal, 1)
 			signal.Notify(reload, syscall.SIGHUP)
 			defer signal.Stop(reload)
+			defer startTuneGC(c.Context(), o.env.Getenv)()
 			return s.run(c.Context(), reload)
 		},
 	}
