@@ -1,14 +1,15 @@
 package dialect
 
 import (
+	"bytes"
 	"slices"
 
 	"github.com/jobgate/jobgate/internal/access"
 	"github.com/jobgate/jobgate/proxy/mask"
 )
 
-// FilterMessage judges and masks an answer that is no stream. What it appends to dst is body itself where nothing had
-// to be changed. An error, an *access.Error, refuses the whole answer.
+// FilterMessage judges and masks an answer that is no stream. What it appends to dst is body where nothing had to be
+// changed; with a nil dst it is not copied then. An error, an *access.Error, refuses the whole answer.
 func (Anthropic) FilterMessage(dst, body []byte, cfg FilterConfig) (out []byte, usage Usage, err error) {
 	f := NewFilter(cfg)
 	m := message{f: f, body: body}
@@ -21,6 +22,9 @@ func (Anthropic) FilterMessage(dst, body []byte, cfg FilterConfig) (out []byte, 
 	}
 	if err := m.mask(); err != nil {
 		return dst, f.usage, err
+	}
+	if len(m.edits) == 0 && dst == nil {
+		return body, f.usage, nil
 	}
 	slices.SortFunc(m.edits, func(a, b edit) int { return a.start - b.start })
 	e := event{data: body}
@@ -177,6 +181,9 @@ func (b *part) denied(v *Verdict) []byte {
 
 // mask looks at the strings of all that is left. What is no message has text only.
 func (m *message) mask() error {
+	if bytes.IndexByte(m.body, '\\') < 0 && !m.f.policy.hits(m.body) {
+		return nil
+	}
 	rest := opaqueClass
 	if len(m.blocks) == 0 {
 		rest = wordClass
