@@ -148,9 +148,7 @@ func (a *Archive) queue(ctx context.Context, s *session, wait *bool, events []re
 }
 
 func (a *Archive) tryQueue(ctx context.Context, s *session, wait *bool, events []record.Event) (b *batch, err error) {
-	if err := a.align(s); err != nil {
-		return nil, err
-	}
+	a.align(s)
 	a.spool.stateMu.Lock()
 	gap, why := s.lost, s.lostWhy
 	a.spool.stateMu.Unlock()
@@ -173,19 +171,14 @@ func (a *Archive) tryQueue(ctx context.Context, s *session, wait *bool, events [
 }
 
 // align puts the chain back to what is written when a write failed since the last event.
-func (a *Archive) align(s *session) error {
+func (a *Archive) align(s *session) {
 	epoch := a.spool.epoch.Load()
 	if s.epoch == epoch {
-		return nil
+		return
 	}
 	a.spool.stateMu.Lock()
 	defer a.spool.stateMu.Unlock()
-	head, err := s.state.head()
-	if err != nil {
-		return err
-	}
-	s.chain, s.epoch = record.ResumeChain(s.id, s.state.Seq, head), epoch
-	return nil
+	s.chain, s.epoch = record.ResumeChain(s.id, s.state.Seq, s.state.Head), epoch
 }
 
 // frameBuffer is where events are encoded outside of any lock but the session's.

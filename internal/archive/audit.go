@@ -144,7 +144,7 @@ func (a *Archive) endStream(ctx context.Context, s *session, data record.AuditEn
 func (a *Archive) headOf(s *session) *record.AuditHead {
 	a.spool.stateMu.Lock()
 	defer a.spool.stateMu.Unlock()
-	return &record.AuditHead{Stream: s.id, Day: s.state.OpenedAt.UTC().Format(time.DateOnly), Events: s.state.Seq, Head: s.state.Head}
+	return &record.AuditHead{Stream: s.id, Day: s.state.OpenedAt.UTC().Format(time.DateOnly), Events: s.state.Seq, Head: s.state.Head.String()}
 }
 
 // endInterruptedAudit ends the stream that the process before left open, and finds the latest: the one that follows what the file says,

@@ -69,7 +69,7 @@ func newAuditManifest(st state) (AuditManifest, error) {
 	return AuditManifest{
 		SchemaVersion: record.SchemaVersion, Stream: st.Session, Day: o.Day, Version: o.Version, Opened: st.OpenedAt, Ended: last.Time,
 		Reason: e.Reason, Interrupted: e.Interrupted, After: o.After, Totals: st.Audit, Missing: st.Totals.Missing,
-		Parts: st.Parts, Events: st.Seq, Head: st.Head,
+		Parts: st.Parts, Events: st.Seq, Head: st.Head.String(),
 	}, nil
 }
 

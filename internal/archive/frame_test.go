@@ -18,9 +18,10 @@ func FuzzFrame(f *testing.F) {
 	f.Add(good[:len(good)-1])
 	f.Add([]byte{0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 0, 1, 0})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		r, end := bytes.NewReader(data), int64(len(data))
+		var r frameReader
+		r.reset(bytes.NewReader(data), 0, int64(len(data)))
 		for off := int64(0); ; {
-			fr, err := readFrame(r, off, end)
+			fr, err := r.next()
 			if err != nil {
 				if !errors.Is(err, errTorn) && err != io.EOF {
 					t.Fatalf("error %v, want torn or the end", err)

@@ -15,7 +15,7 @@ import (
 	"github.com/jobgate/jobgate/proxy/record"
 )
 
-func newSpool(cfg Config, written func(*session, byte), snapshot func() ([]byte, error)) *spool {
+func newSpool(cfg Config, written func([]entry), snapshot func() ([]byte, error)) *spool {
 	return &spool{
 		dir: cfg.Dir, open: cfg.openFile, log: cfg.Log, now: cfg.Now, limit: cfg.SpoolMax, turn: cfg.segmentBytes, power: cfg.Durability == DurabilityPower,
 		written: written, snapshot: snapshot, pending: newBatch(nil),
@@ -112,7 +112,8 @@ func (r *recovery) segment(n int, last bool) (err error) {
 		return err
 	}
 	seg := &segment{number: n, path: path, f: f, size: int64(len(segmentMagic))}
-	first, err := firstFrame(f, size)
+	var frames frameReader
+	first, err := firstFrame(&frames, f, size)
 	if errors.Is(err, errTorn) && last {
 		// The process went away while it made this segment. Nothing else is in it.
 		return errors.Join(f.Close(), os.Remove(path))
@@ -120,7 +121,7 @@ func (r *recovery) segment(n int, last bool) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w at its start", path, err)
 	}
-	for fr, err := first, error(nil); err != io.EOF; fr, err = readFrame(f, seg.size, size) {
+	for fr, err := first, error(nil); err != io.EOF; fr, err = frames.next() {
 		if errors.Is(err, errTorn) && last {
 			r.a.cfg.Log.Warn("spool ends in a torn frame, which is cut off", "file", path, "offset", seg.size, "bytes", size-seg.size)
 			if err := errors.Join(f.Truncate(seg.size), f.Sync()); err != nil {
@@ -141,7 +142,7 @@ func (r *recovery) segment(n int, last bool) (err error) {
 	return nil
 }
 
-func firstFrame(f file, size int64) (frame, error) {
+func firstFrame(frames *frameReader, f file, size int64) (frame, error) {
 	magic := make([]byte, len(segmentMagic))
 	if size < int64(len(magic)) {
 		return frame{}, errTorn
@@ -149,7 +150,8 @@ func firstFrame(f file, size int64) (frame, error) {
 	if _, err := f.ReadAt(magic, 0); err != nil {
 		return frame{}, err
 	}
-	fr, err := readFrame(f, int64(len(magic)), size)
+	frames.reset(f, int64(len(magic)), size)
+	fr, err := frames.next()
 	if err == io.EOF || err == nil && (string(magic) != segmentMagic || fr.kind != kindSnapshot) {
 		err = errTorn
 	}
@@ -233,16 +235,14 @@ func (r *recovery) event(seg *segment, fr frame) error {
 		s = r.a.newSession(fr.session)
 		r.a.sessions[s.id] = s
 	}
-	head, err := s.state.head()
-	if err != nil {
-		return err
-	}
-	if l.Session != s.id || l.Seq != s.state.Seq+1 || l.Prev != head {
+	if l.Session != s.id || l.Seq != s.state.Seq+1 || l.Prev != s.state.Head {
 		return fmt.Errorf("event %d of session %s does not follow event %d", l.Seq, l.Session, s.state.Seq)
 	}
-	data, err := l.Data()
-	if err != nil {
-		return err
+	var data any
+	if l.Type != record.TypeResponse && l.Type != record.TypeToolUse { // most of a record, and the state needs nothing of them
+		if data, err = l.Data(); err != nil {
+			return err
+		}
 	}
 	s.state.add(record.Event{Type: l.Type, Call: l.Call, Time: l.Time, Data: data}, line, l.Seq, l.Hash())
 	s.place(seg, seg.size, fr.size, r.a.cfg.Now())
@@ -251,11 +251,7 @@ func (r *recovery) event(seg *segment, fr frame) error {
 
 // resume puts a session back to work.
 func (r *recovery) resume(s *session) error {
-	head, err := s.state.head()
-	if err != nil {
-		return err
-	}
-	s.chain = record.ResumeChain(s.id, s.state.Seq, head)
+	s.chain = record.ResumeChain(s.id, s.state.Seq, s.state.Head)
 	s.ended = s.state.Ended != ""
 	if !s.ended && !r.clean {
 		s.state.Interrupted = true

@@ -23,7 +23,7 @@ import (
 func (a *Archive) process(ctx context.Context, s *session, flushTo uint64) (done bool, err error) {
 	for {
 		a.spool.stateMu.Lock()
-		st, due := s.state.clone(), a.up.due(s, flushTo)
+		st, due := s.state.clone(), a.up.due(s, flushTo, a.cfg.Now())
 		a.spool.stateMu.Unlock()
 		switch {
 		case a.session(s.id) != s:
@@ -98,7 +98,7 @@ func (a *Archive) compress(ctx context.Context, s *session, part *Part) ([]byte,
 	defer a.encoders.put(enc)
 	var out bytes.Buffer
 	enc.Reset(&out)
-	for line, err := range a.lines(s, part.FirstSeq) {
+	for line, err := range a.lines(s, part.FirstSeq, &enc.frames) {
 		if err != nil {
 			return nil, err
 		}
@@ -137,7 +137,7 @@ func (a *Archive) adopt(s *session, part Part, object []byte) (Part, bool) {
 		return part, false
 	}
 	part.Bytes = int64(len(there))
-	for line, err := range a.lines(s, part.FirstSeq) {
+	for line, err := range a.lines(s, part.FirstSeq, new(frameReader)) {
 		rest, same := bytes.CutPrefix(there, line.raw)
 		if err != nil || !same {
 			return part, false
@@ -153,27 +153,29 @@ func (a *Archive) adopt(s *session, part Part, object []byte) (Part, bool) {
 
 type spoolLine struct {
 	seq uint64
-	raw []byte // with its newline
+	raw []byte // with its newline; good until the next line is taken
 }
 
-// lines reads a session's events back from the spool, from the one numbered seq on.
-func (a *Archive) lines(s *session, seq uint64) iter.Seq2[spoolLine, error] {
+// lines reads a session's events back from the spool, from the one numbered seq on, with the memory of a reader.
+func (a *Archive) lines(s *session, seq uint64, frames *frameReader) iter.Seq2[spoolLine, error] {
 	a.spool.stateMu.Lock()
 	runs := slices.Clone(s.runs)
 	a.spool.stateMu.Unlock()
 	return func(yield func(spoolLine, error) bool) {
 		for _, r := range runs {
-			n := r.first
-			for off := r.off; off < r.end; n++ {
-				fr, err := readFrame(r.seg.f, off, r.end)
+			if r.last < seq {
+				continue
+			}
+			frames.reset(r.seg.f, r.off, r.end)
+			for n := r.first; n <= r.last; n++ {
+				fr, err := frames.next()
 				if err == nil && (fr.kind != kindEvent || fr.session != s.id) {
 					err = errors.New("a frame of something else")
 				}
 				if err != nil {
-					yield(spoolLine{}, fmt.Errorf("%s at offset %d: %w", r.seg.path, off, err))
+					yield(spoolLine{}, fmt.Errorf("%s at offset %d: %w", r.seg.path, frames.off, err))
 					return
 				}
-				off += fr.size
 				if n >= seq && !yield(spoolLine{seq: n, raw: fr.body}, nil) {
 					return
 				}
@@ -235,52 +237,63 @@ func newManifest(st state) (Manifest, error) {
 		JobKey: o.JobKey, JobURL: o.JobURL, Claims: o.Claims, Connections: o.Connections, Mode: o.Mode, Door: o.Door,
 		Opened: st.OpenedAt, Closes: o.Closes, Ended: last.Time, Reason: e.Reason, By: e.By, Interrupted: e.Interrupted,
 		Calls: e.Calls, Denials: e.Denials, Approvals: e.Approvals, Missing: st.Totals.Missing, Counts: e.Counts,
-		Parts: st.Parts, Events: st.Seq, Head: st.Head,
+		Parts: st.Parts, Events: st.Seq, Head: st.Head.String(),
 	}, nil
 }
 
 func (a *Archive) location(st state) string { return Location(a.cfg.Prefix, st.Session, st.OpenedAt) }
 
-// encoders lends out a few compressors: an open one takes 18 MiB, so there is one per core and not one per session.
+// compressor makes a part: it reads frames and compresses what is in them.
+type compressor struct {
+	*zstd.Encoder
+	frames frameReader
+}
+
+// partWindow is how far back a part's compression refers. Four times as much gains less than a percent, and takes four times the memory.
+const partWindow = 1 << 20
+
+// encoders lends out a few compressors: an open one takes some 3 MiB, so there is one per core and not one per session.
 type encoders struct {
-	free chan *zstd.Encoder // nil where none was made yet
+	free chan *compressor // nil where none was made yet
 }
 
 func newEncoders(n int) *encoders {
-	e := &encoders{free: make(chan *zstd.Encoder, n)}
+	e := &encoders{free: make(chan *compressor, n)}
 	for range n {
 		e.free <- nil
 	}
 	return e
 }
 
-func (e *encoders) get(ctx context.Context) (*zstd.Encoder, error) {
+func (e *encoders) get(ctx context.Context) (*compressor, error) {
 	select {
-	case enc := <-e.free:
-		if enc != nil {
-			return enc, nil
+	case c := <-e.free:
+		if c != nil {
+			return c, nil
 		}
-		enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
+		enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(partWindow))
 		if err != nil {
 			e.free <- nil
+			return nil, err
 		}
-		return enc, err
+		return &compressor{Encoder: enc}, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
-func (e *encoders) put(enc *zstd.Encoder) {
-	enc.Reset(nil)
-	e.free <- enc
+func (e *encoders) put(c *compressor) {
+	c.Reset(nil)
+	c.frames.reset(nil, 0, 0)
+	e.free <- c
 }
 
-// close lets the encoders go. Nobody may hold one.
+// close lets the compressors go. Nobody may hold one.
 func (e *encoders) close() error {
 	var err error
 	for range cap(e.free) {
-		if enc := <-e.free; enc != nil {
-			err = errors.Join(err, enc.Close())
+		if c := <-e.free; c != nil {
+			err = errors.Join(err, c.Close())
 		}
 	}
 	return err

@@ -36,7 +36,7 @@ type spool struct {
 	limit int64 // bytes on the disk above which the spool is full
 	turn  int64 // bytes of a segment above which a new one begins
 
-	written  func(*session, byte) // tells the uploader what became of a session; called by the writer
+	written  func([]entry) // tells the uploader what is written; called by the writer
 	snapshot func() ([]byte, error)
 
 	mu      sync.Mutex // guards pending, spare, closed, and writes to epoch
@@ -249,11 +249,7 @@ func (p *spool) write(b *batch) {
 	}
 	p.apply(b)
 	close(b.done)
-	for i := range b.entries {
-		if e := &b.entries[i]; e.s != nil {
-			p.written(e.s, e.kind)
-		}
-	}
+	p.written(b.entries)
 	p.recycle(b)
 	select {
 	case p.toSync <- struct{}{}:

@@ -37,7 +37,7 @@ type state struct {
 	Opened      string                   `json:"opened"` // the first line
 	OpenedAt    time.Time                `json:"opened_at"`
 	Seq         uint64                   `json:"seq"`
-	Head        string                   `json:"head"`
+	Head        digest                   `json:"head"`
 	Calls       map[string]string        `json:"calls,omitempty"` // in flight: call id to connection
 	Counts      map[string]record.Counts `json:"counts,omitempty"`
 	Totals      Totals                   `json:"totals"`
@@ -71,7 +71,7 @@ const maxRun = 1 << 20
 
 // add takes an event into account that was written at seq, with its line and its hash.
 func (s *state) add(e record.Event, line []byte, seq uint64, head [sha256.Size]byte) {
-	s.Seq, s.Head, s.Bytes = seq, hex.EncodeToString(head[:]), s.Bytes+int64(len(line)+1)
+	s.Seq, s.Head, s.Bytes = seq, head, s.Bytes+int64(len(line)+1)
 	switch e.Type {
 	case record.TypeSessionOpened, record.TypeAuditOpened:
 		s.Opened, s.OpenedAt = string(line), e.Time.UTC()
@@ -147,14 +147,22 @@ func (s *state) clone() state {
 	return c
 }
 
-func (s *state) head() (h [sha256.Size]byte, err error) {
-	if s.Seq == 0 {
-		return h, nil
+// digest is a SHA-256, which in JSON is lower-case hex.
+type digest [sha256.Size]byte
+
+func (d digest) String() string { return hex.EncodeToString(d[:]) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (d digest) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, d[:]), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *digest) UnmarshalText(text []byte) error {
+	raw, err := hex.DecodeString(string(text))
+	if err != nil || len(raw) != len(d) {
+		return fmt.Errorf("head %q is no SHA-256", text)
 	}
-	if n, err := hex.Decode(h[:], []byte(s.Head)); err != nil || n != len(h) {
-		return h, fmt.Errorf("spool state of session %s: head %q is no SHA-256", s.Session, s.Head)
-	}
-	return h, nil
+	copy(d[:], raw)
+	return nil
 }
 
 // interrupt returns the events that end the calls in flight.

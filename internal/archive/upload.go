@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -64,25 +65,33 @@ func (u *uploader) stop() {
 }
 
 // note hears from the writer what was written.
-func (u *uploader) note(s *session, kind byte) {
-	if kind != kindEvent {
-		return
-	}
+func (u *uploader) note(entries []entry) {
+	var due []*session
+	var last *session // a call's events follow each other
 	u.a.spool.stateMu.Lock()
-	due := u.due(s, 0)
+	now := u.a.cfg.Now()
+	for i := range entries {
+		e := &entries[i]
+		if e.kind != kindEvent || e.s == last {
+			continue
+		}
+		if last = e.s; u.due(last, 0, now) {
+			due = append(due, last)
+		}
+	}
 	u.a.spool.stateMu.Unlock()
-	if due {
+	for _, s := range due {
 		u.schedule(s)
 	}
 }
 
 // due reports whether there is something to do for a session. spool.stateMu is held.
-func (u *uploader) due(s *session, flushTo uint64) bool {
+func (u *uploader) due(s *session, flushTo uint64, now time.Time) bool {
 	st := &s.state
 	if !st.OpeningDone || st.Ended != "" || flushTo > st.Sealed {
 		return true
 	}
-	old := st.unsealed() > 0 && u.a.cfg.Now().Sub(s.oldest) >= u.a.cfg.PartAge
+	old := st.unsealed() > 0 && now.Sub(s.oldest) >= u.a.cfg.PartAge
 	return old || st.unsealed() >= u.a.cfg.PartBytes
 }
 
@@ -181,11 +190,20 @@ func (u *uploader) tick() {
 			return
 		case <-t.C:
 		}
-		for _, s := range u.a.all() {
-			u.note(s, kindEvent)
-		}
+		u.lookAt(u.a.all())
 		u.retry()
 		u.a.closeDay()
+	}
+}
+
+// lookAt schedules those for which there is something to do.
+func (u *uploader) lookAt(sessions []*session) {
+	u.a.spool.stateMu.Lock()
+	now := u.a.cfg.Now()
+	sessions = slices.DeleteFunc(sessions, func(s *session) bool { return !u.due(s, 0, now) })
+	u.a.spool.stateMu.Unlock()
+	for _, s := range sessions {
+		u.schedule(s)
 	}
 }
 
