@@ -50,6 +50,7 @@ type ExchangeConfig struct {
 	Sessions *Sessions     // required
 	Store    ExchangeStore // required
 	Stops    *Stops        // nil stops nothing
+	Hits     *Hits         // counts exchanges; nil does not
 	// Audit is told of every exchange and every refusal; nil writes them to Log.
 	Audit  func(ctx context.Context, e AuditEvent)
 	Random io.Reader        // nil takes crypto/rand

@@ -47,6 +47,7 @@ func logAudit(log *slog.Logger) func(context.Context, AuditEvent) {
 // audit tells the hook, and keeps the event for an explanation.
 func (x *Exchange) audit(ctx context.Context, e AuditEvent) {
 	x.latest.keep(e)
+	x.c.Hits.exchanged(e)
 	x.c.Audit(ctx, e)
 }
 

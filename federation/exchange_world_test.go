@@ -29,6 +29,7 @@ type world struct {
 	sessions  *federation.Sessions
 	exchange  *federation.Exchange
 	stops     *federation.Stops
+	hits      *federation.Hits
 	stop      func()
 	auditMu   sync.Mutex // guards audit
 	audit     []federation.AuditEvent
@@ -69,8 +70,10 @@ func (w *world) start() {
 		Store: w.faults, Sessions: w.sessions, Connections: []string{"web", "anthropic"}, Mappings: w.mappings.Names, Now: w.now,
 	})
 	w.must(err)
+	w.hits, err = federation.NewHits(ctx, federation.HitsConfig{Store: w.faults, Now: w.now})
+	w.must(err)
 	w.exchange, err = federation.NewExchange(federation.ExchangeConfig{
-		Verify: verify, Liveness: w.live, Mappings: w.mappings, Sessions: w.sessions, Store: w.faults, Stops: w.stops, Now: w.now,
+		Verify: verify, Liveness: w.live, Mappings: w.mappings, Sessions: w.sessions, Store: w.faults, Stops: w.stops, Hits: w.hits, Now: w.now,
 		Audit: func(_ context.Context, e federation.AuditEvent) {
 			w.auditMu.Lock()
 			defer w.auditMu.Unlock()

@@ -339,12 +339,5 @@ func (s *Stops) check(stop *access.StopOrder) error {
 	if len(names) > 0 {
 		there = "there are: " + strings.Join(names, ", ")
 	}
-	return access.Refuse(access.CodeNotFound, fmt.Sprintf("there is no %s %q; %s", stop.Kind, clipName(stop.Name), there))
-}
-
-func clipName(name string) string {
-	if len(name) > 64 {
-		return strings.ToValidUTF8(name[:64], "") + "..."
-	}
-	return name
+	return access.Refuse(access.CodeNotFound, fmt.Sprintf("there is no %s %q; %s", stop.Kind, cutText(stop.Name, 64), there))
 }

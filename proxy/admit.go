@@ -19,6 +19,7 @@ type permit struct{ given bool }
 // admit is the one gate: it judges the call, asks people where a rule wants that, and notes what was decided. A nil
 // error is the only permission there is; what was noted is written down before the request leaves.
 func (f *flight) admit() (permit, error) {
+	f.hit("", access.OutcomeCall, "")
 	d := f.grant.Call(f.ctx, f.facts())
 	f.noteDecision("call", d)
 	if d.Effect == access.Deny {
@@ -54,6 +55,9 @@ func (f *flight) noteDecision(subject string, d access.Decision) {
 		f.s.Count(func(t *access.Tally) { t.Observed += int64(len(d.Observed)) })
 	}
 	f.note(record.TypeDecision, e)
+	if subject == "call" {
+		f.hits(d, f.callText())
+	}
 }
 
 // refused counts a denial and makes its error.
@@ -88,6 +92,7 @@ func (f *flight) reserve() error {
 // askAboutCall asks people whether exactly this call may be sent.
 func (f *flight) askAboutCall(d access.Decision) error {
 	if f.body.rest != nil || int64(len(f.body.held)) > f.p.c.Limits.Held {
+		f.hit(d.Rule, access.OutcomeDenied, f.callText())
 		return f.refused(access.Decision{Rule: d.Rule, Reason: d.Reason + ": the request is longer than can be held for people; send a shorter one"})
 	}
 	f.call.Digest = f.digest()
@@ -130,7 +135,9 @@ func (f *flight) question(d access.Decision, digest string, text []byte, masked 
 // ask waits for people. The record has the question before they do, and the answer before it takes effect. A stream is
 // kept alive meanwhile.
 func (f *flight) ask(a access.Approval) (access.Approval, error) {
+	f.askHit(a)
 	if f.p.c.Approver == nil {
+		f.hit(a.Rule, access.OutcomeDenied, "")
 		return a, access.Refuse(access.CodeDenied, fmt.Sprintf("Jobgate: rule %q of mapping %q asks people, and this deployment has nobody to ask", a.Rule, a.Mapping))
 	}
 	var err error
@@ -158,6 +165,7 @@ func (f *flight) ask(a access.Approval) (access.Approval, error) {
 	} else {
 		f.countAnswer(settled)
 	}
+	f.answerHit(settled, a.Rule)
 	f.note(record.TypeApprovalDecided, decided)
 	if werr := f.write(true); werr != nil {
 		return settled, werr

@@ -259,6 +259,9 @@ func (f *flight) close(err error) {
 		f.tell(err)
 	}
 	if code := access.CodeOf(err); f.noted && !f.denied && (code == access.CodeDenied || code == access.CodeStopped) {
+		if rule := ruleOf(err); rule != "" && code == access.CodeDenied { // a change of the mapping cut it
+			f.hit(rule, access.OutcomeDenied, f.callText())
+		}
 		f.countDenial(access.Decision{Rule: ruleOf(err), Reason: access.PublicText(err)}, f.call.Method+" "+f.call.Path)
 	}
 	if f.window != nil {

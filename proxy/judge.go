@@ -47,6 +47,7 @@ func (f *flight) judgeTool(use access.ToolUse) dialect.Verdict {
 	}
 	d := grant.Tool(f.ctx, f.facts(), use)
 	f.noteDecision(use.ID, d)
+	f.hits(d, "tool use "+use.Name)
 	if d.Effect == access.Ask {
 		var err error
 		if d, err = f.askAboutTool(d, policy, use); err != nil {
@@ -84,6 +85,7 @@ func (f *flight) unreadableTool(use access.ToolUse, problem string) dialect.Verd
 	}
 	d := access.Decision{Rule: "strict-json", Reason: problem}
 	f.noteDecision(use.ID, d)
+	f.hits(d, "tool use "+use.Name)
 	return f.verdict(grant, use, d)
 }
 

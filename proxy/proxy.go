@@ -39,6 +39,9 @@ type Config struct {
 	Approver    Approver // nil: what a rule would ask about is refused
 	Maskers     *Maskers
 	Guard       *guard.Guard // nil takes a new one
+	// Hit is told every time that a rule, or a part of a grant, speaks about a call or tool use, and once of every call that is
+	// judged. It must not wait. nil is not told.
+	Hit func(access.Hit)
 	// Stopped returns the refusal of calls that an operator has stopped, nil where none has. It is asked for every call and
 	// must not wait. nil stops nothing.
 	Stopped func(connection, mapping string) *access.Error

@@ -1,6 +1,9 @@
 package proxy
 
-import "github.com/jobgate/jobgate/internal/access"
+import (
+	"github.com/jobgate/jobgate/internal/access"
+	"github.com/jobgate/jobgate/proxy/record"
+)
 
 // An operator's stop reaches every call, whenever it began. A call registers with its session first and looks for stops
 // then; a stop is in force first and tells the calls that are registered then. So one of both sees the other.
@@ -17,7 +20,7 @@ func (f *flight) stopped() *access.Error {
 func (f *flight) refuseStopped(refusal *access.Error) error {
 	d := access.Decision{Rule: refusal.Reason, Reason: refusal.Public}
 	f.noteStarted()
-	f.noteDecision("call", d)
+	f.note(record.TypeDecision, record.Decision{Subject: "call", Effect: d.Effect.String(), Rule: d.Rule, Reason: f.masked(d.Reason)})
 	f.countDenial(d, f.call.Method+" "+f.call.Path)
 	return refusal
 }

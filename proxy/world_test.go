@@ -60,6 +60,7 @@ type options struct {
 	base     string       // of the upstream in the model's place
 	recorder proxy.Recorder
 	stopped  func(connection, mapping string) *access.Error
+	hit      func(access.Hit)
 	carries  http.RoundTripper // nil takes the proxy's own
 }
 
@@ -111,7 +112,7 @@ func newWorld(t testing.TB, o options) *world {
 	cfg := proxy.Config{
 		Connections: connections, Sessions: w.sessions, Recorder: w.record, Approver: w.people, Maskers: maskers, Exchange: o.exchange,
 		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: o.log})), Limits: o.limits, Now: o.now,
-		Observe: tell, Stopped: o.stopped, Transport: o.carries,
+		Observe: tell, Stopped: o.stopped, Hit: o.hit, Transport: o.carries,
 	}
 	if o.recorder != nil {
 		cfg.Recorder = o.recorder

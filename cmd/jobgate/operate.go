@@ -18,6 +18,7 @@ func mappingsCommand(o *options) *cobra.Command {
 	c.AddCommand(
 		&cobra.Command{Use: "ls", Short: "List the mappings, deleted ones among them", Args: noArgs, RunE: o.listMappings},
 		&cobra.Command{Use: "show NAME", Short: "Show a mapping", Args: exactly(1, "a mapping's name"), RunE: o.showMapping},
+		o.hitsCommand(),
 		o.applyCommand(),
 		o.suggestCommand(),
 		&cobra.Command{Use: "delete NAME", Short: "Delete a mapping: its sessions end at once, open streams are cut",
@@ -121,6 +122,10 @@ func (o *options) showMapping(c *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	hits, err := hitsOf(c, cl, m.Name, 7)
+	if err != nil {
+		return err
+	}
 	state := ""
 	if m.Deleted {
 		state = ", deleted by " + m.By
@@ -132,7 +137,7 @@ func (o *options) showMapping(c *cobra.Command, args []string) error {
 	if m.Origin == nil && m.Source == "file" {
 		from = "a file that says it no more"
 	}
-	_, err = fmt.Fprintf(o.env.Stdout, "# revision %d from %s%s, %s\n%s", m.Revision, escape(from), escape(state), plural(m.Sessions, "open session"), escape(text))
+	_, err = fmt.Fprintf(o.env.Stdout, "# revision %d from %s%s, %s\n%s%s", m.Revision, escape(from), escape(state), plural(m.Sessions, "open session"), comments(hitsText(hits)), escape(text))
 	return err
 }
 

@@ -91,6 +91,7 @@ type server struct {
 	sources  *sources
 	sessions *federation.Sessions
 	stops    *federation.Stops
+	hits     *federation.Hits
 	apis     *federation.JobAPIs
 	poller   *federation.Poller
 
@@ -158,7 +159,7 @@ func newServer(ctx context.Context, cfg *config, env environment, log *slog.Logg
 	var jobs *httpd.Jobs
 	calls, err := proxy.New(proxy.Config{
 		Connections: b.connections, Sessions: s.sessions, Recorder: s.archive, Approver: s.desk, Maskers: maskers, Log: log, Observe: metrics.observe,
-		Stopped:  s.stops.Refusal,
+		Stopped: s.stops.Refusal, Hit: countHits(s.hits, metrics.registry),
 		Exchange: func(w http.ResponseWriter, r *http.Request, connection string) { jobs.Connect(w, r, connection) },
 	})
 	if err != nil {
@@ -180,7 +181,7 @@ func newServer(ctx context.Context, cfg *config, env environment, log *slog.Logg
 		return nil, err
 	}
 	people := httpd.NewPeople(httpd.PeopleConfig{
-		Mappings: s.mappings, Sources: s.sources.views, Sessions: s.sessions, Desk: s.desk, Stops: s.stops, Explainer: explainer,
+		Mappings: s.mappings, Sources: s.sources.views, Sessions: s.sessions, Desk: s.desk, Stops: s.stops, Hits: s.hits, Explainer: explainer,
 		Token: b.adminToken, Slack: slack,
 		Metrics: promhttp.HandlerFor(metrics.registry, promhttp.HandlerOpts{}), Archive: s.location, Ready: s.ready, Log: log,
 	})
@@ -266,8 +267,11 @@ func (s *server) openFederation(ctx context.Context) (*federation.Exchange, erro
 	}); err != nil {
 		return nil, err
 	}
+	if s.hits, err = federation.NewHits(ctx, federation.HitsConfig{Store: s.store, Log: s.log}); err != nil {
+		return nil, err
+	}
 	return federation.NewExchange(federation.ExchangeConfig{
-		Verify: s.b.verifier.Verify, Liveness: s.apis, Mappings: s.mappings, Sessions: s.sessions, Store: s.store, Stops: s.stops, Log: s.log,
+		Verify: s.b.verifier.Verify, Liveness: s.apis, Mappings: s.mappings, Sessions: s.sessions, Store: s.store, Stops: s.stops, Hits: s.hits, Log: s.log,
 	})
 }
 
@@ -292,6 +296,7 @@ func (s *server) run(ctx context.Context, reload <-chan os.Signal) error {
 	work.Go(func() { s.sessions.Run(background) })
 	work.Go(func() { s.poller.Run(background) })
 	work.Go(func() { s.sources.run(background) })
+	work.Go(func() { s.hits.Run(background) })
 	failed := make(chan error, 3)
 	serve := func(srv *http.Server, l net.Listener, tls bool) {
 		if l == nil {

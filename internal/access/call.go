@@ -44,6 +44,8 @@ type Decision struct {
 	Timeout   time.Duration
 	// Also are further rules that ask beside Rule: each needs a yes of its own.
 	Also []Decision
+	// Overruled are the names of enforced rules that matched, too, where a stricter or an earlier one decides.
+	Overruled []string
 	// Observed are matches of what is only observed.
 	Observed []Observation
 }

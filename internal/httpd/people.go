@@ -56,6 +56,7 @@ type PeopleConfig struct {
 	Sessions Sessions
 	Desk     Desk
 	Stops    Stops
+	Hits     Hits
 	// Sources tells where mappings come from beside the configuration file; nil for nowhere.
 	Sources func() []api.SourceView
 	// Explainer answers POST /v1/explain.
@@ -99,6 +100,7 @@ func NewPeople(c PeopleConfig) *People {
 	v1.PUT("/mappings/:name", p.answer(p.putMapping))
 	v1.DELETE("/mappings/:name", p.answer(p.deleteMapping))
 	v1.POST("/mappings/:name/restore", p.answer(p.restoreMapping))
+	v1.GET("/mappings/:name/hits", p.answer(p.mappingHits))
 	v1.POST("/explain", p.answer(p.explain))
 	p.stopRoutes(v1)
 	v1.GET("/sessions", p.answer(p.listSessions))

@@ -29,13 +29,14 @@ type world struct {
 	sessions *fakeSessions
 	desk     *fakeDesk
 	stops    *fakeStops
+	hits     *fakeHits
 	ready    error
 	log      bytes.Buffer
 }
 
 func newWorld(t *testing.T, file ...api.Mapping) *world {
 	t.Helper()
-	w := &world{sessions: &fakeSessions{rows: map[string]federation.SessionInfo{}}, desk: &fakeDesk{rows: map[string]access.Approval{}}, stops: &fakeStops{}}
+	w := &world{sessions: &fakeSessions{rows: map[string]federation.SessionInfo{}}, desk: &fakeDesk{rows: map[string]access.Approval{}}, stops: &fakeStops{}, hits: &fakeHits{}}
 	build := func(spec api.Mapping) (*federation.Mapping, error) {
 		return federation.NewMapping(spec, federation.MappingConfig{
 			Issuers:     []federation.Issuer{{Name: "github", Provider: "github-actions"}},
@@ -62,7 +63,7 @@ func newWorld(t *testing.T, file ...api.Mapping) *world {
 
 func (w *world) people(change ...func(*httpd.PeopleConfig)) *httpd.People {
 	c := httpd.PeopleConfig{
-		Mappings: w.mappings, Sessions: w.sessions, Desk: w.desk, Stops: w.stops, Explainer: w.explainer(), Token: access.NewSecret(adminToken),
+		Mappings: w.mappings, Sessions: w.sessions, Desk: w.desk, Stops: w.stops, Hits: w.hits, Explainer: w.explainer(), Token: access.NewSecret(adminToken),
 		Slack:   http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusAccepted) }),
 		Metrics: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "some_metric 1\n") }),
 		Archive: func(session string, _ time.Time) string { return "mem:// " + session },

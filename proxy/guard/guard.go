@@ -236,9 +236,16 @@ func judge(ctx context.Context, rules []rule, in cond.Input) access.Decision {
 		case r.observe:
 			observed = append(observed, access.Observation{Rule: r.Name, Effect: r.Effect, Reason: reason})
 		case r.Effect < best.Effect:
+			overruled := best.Overruled
+			for _, q := range best.Questions() {
+				overruled = append(overruled, q.Rule)
+			}
 			best = r.decision(reason)
+			best.Overruled = overruled
 		case r.Effect == access.Ask && best.Effect == access.Ask:
 			best.Also = append(best.Also, r.decision(reason))
+		default:
+			best.Overruled = append(best.Overruled, r.Name)
 		}
 	}
 	best.Observed = observed

@@ -2,6 +2,7 @@ package guard_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -204,4 +205,28 @@ func FuzzParseAllow(f *testing.F) {
 			t.Errorf("%q allows %q: a template takes one segment", entry, path)
 		}
 	})
+}
+
+func TestOverruledRulesAreNamed(t *testing.T) {
+	g := guard.New()
+	rule := func(name string, effect access.Effect, mode access.Mode) access.Rule {
+		return access.Rule{Name: name, Effect: effect, When: `call.method == "GET"`, Mode: mode}
+	}
+	for name, c := range map[string]struct {
+		rules []access.Rule
+		want  string // effect rule [overruled] [also]
+	}{
+		"one":            {[]access.Rule{rule("a", access.Deny, 0)}, "deny a [] 0"},
+		"two deny":       {[]access.Rule{rule("a", access.Deny, 0), rule("b", access.Deny, 0)}, "deny a [b] 0"},
+		"ask, then deny": {[]access.Rule{rule("a", access.Ask, 0), rule("b", access.Ask, 0), rule("c", access.Deny, 0)}, "deny c [a b] 0"},
+		"deny, then ask": {[]access.Rule{rule("a", access.Deny, 0), rule("b", access.Ask, 0)}, "deny a [b] 0"},
+		"two ask":        {[]access.Rule{rule("a", access.Ask, 0), rule("b", access.Ask, 0)}, "approve a [] 1"},
+		"observed":       {[]access.Rule{rule("a", access.Deny, 0), rule("b", access.Deny, access.Observe)}, "deny a [] 0"},
+	} {
+		p := policy(1, func(p *access.Policy, grant *access.Grant) { p.Mapping, grant.Rules = name, c.rules })
+		d := g.Grant(p, "c").Call(context.Background(), facts(p, access.Call{Method: "GET", Path: "/"}))
+		if got := fmt.Sprintf("%s %s %v %d", d.Effect, d.Rule, d.Overruled, len(d.Also)); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
 }
