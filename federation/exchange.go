@@ -186,7 +186,7 @@ func (x *Exchange) openOrRenew(ctx context.Context, a *attempt, m *mappingInForc
 	if stop, stopped := x.c.Stops.OfMapping(m.Name()); stopped {
 		return Opened{}, stop.RefuseExchange()
 	}
-	scope, err := granted(m.policy, want.scope)
+	scope, err := granted(m.policyOf(a.event.Identity), want.scope)
 	if err != nil {
 		return Opened{}, err
 	}
@@ -262,17 +262,18 @@ func (x *Exchange) open(ctx context.Context, a *attempt, m *mappingInForce, id a
 	if err != nil {
 		return Opened{}, err
 	}
-	window := access.Window{Opens: now, Closes: now.Add(m.policy.Window.Max)}
-	asleep := earlier(now.Add(m.policy.Window.Lease), window.Closes)
+	policy := m.policyOf(id)
+	window := access.Window{Opens: now, Closes: now.Add(policy.Window.Max)}
+	asleep := earlier(now.Add(policy.Window.Lease), window.Closes)
 	session := access.NewSession(access.SessionConfig{
-		ID: name, Identity: id, Job: Job(id), Window: window, Asleep: asleep, Policy: m.policy,
+		ID: name, Identity: id, Job: Job(id), Window: window, Asleep: asleep, Policy: policy,
 	})
 	text, token, err := x.newToken(session, a, want, now)
 	if err != nil {
 		return Opened{}, err
 	}
 	row := access.SessionRow{
-		ID: name, Mapping: m.Name(), Revision: m.revision, Origin: m.policy.Origin, Identity: id, Door: a.opening.Door,
+		ID: name, Mapping: m.Name(), Revision: m.revision, Origin: policy.Origin, Override: policy.Override, Identity: id, Door: a.opening.Door,
 		Opened: window.Opens, Closes: window.Closes, Asleep: asleep,
 	}
 	if err := x.c.Store.OpenSession(ctx, access.Opening{Session: row, Seen: seen(id, session), Token: token}); err != nil {

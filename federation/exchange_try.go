@@ -50,7 +50,7 @@ func (x *Exchange) try(ctx context.Context, m *mappingInForce, e *sessionEntry, 
 		return replayed("the CI token was used before")
 	}
 	now := x.c.Now()
-	out.Mapping, out.Connections, out.ExpiresIn, out.Lease = m.Name(), scope, m.policy.Window.Max, m.policy.Window.Lease
+	out.Mapping, out.Connections, out.ExpiresIn, out.Lease = m.Name(), scope, m.policyOf(id).Window.Max, m.policyOf(id).Window.Lease
 	if e == nil {
 		return nil
 	}

@@ -25,7 +25,7 @@ func (m *Mapping) Examine(id access.Identity, now time.Time) []api.MappingCondit
 		return []api.MappingCondition{issuer}
 	}
 	e.out = append(e.out, issuer)
-	for _, part := range []func(){e.matches, e.required, e.paths, e.denied, e.forbidden, e.equal, e.subject, e.jobKey, e.age, e.triggers, e.when} {
+	for _, part := range []func(){e.matches, e.required, e.paths, e.denied, e.forbidden, e.equal, e.subject, e.jobKey, e.age, e.triggers, e.when, e.override} {
 		part()
 	}
 	return e.out
@@ -237,8 +237,9 @@ func (m *Mapping) explain(id access.Identity, now time.Time) api.MappingExplanat
 	}
 	out.Serves = out.Failed == 0
 	if out.Serves {
-		window := api.Window{Max: api.Duration(m.policy.Window.Max), Lease: api.Duration(m.policy.Window.Lease)}
-		out.Mode, out.Window, out.Grants = m.policy.Mode.String(), &window, m.spec.Grants
+		p := m.PolicyFor(id, 0)
+		window := api.Window{Max: api.Duration(p.Window.Max), Lease: api.Duration(p.Window.Lease)}
+		out.Mode, out.Window, out.Grants, out.Override = p.Mode.String(), &window, m.grantsFor(id), p.Override
 		return out
 	}
 	out.Change, out.Advice = m.mend(id, now, out.Conditions)

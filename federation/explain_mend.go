@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jobgate/jobgate/internal/access"
@@ -81,6 +82,8 @@ func (f *mending) condition(c api.MappingCondition) {
 		f.stop("%s on %s is there on purpose: change the job, or write a mapping of its own for it", c.Kind, c.On)
 	case "forbid", "subject_scheme":
 		f.stop("%s on %s is there on purpose: change the job, or write a mapping of its own for it", c.Kind, c.On)
+	case "override":
+		f.stop("override %s takes this job out on purpose: change the override, if that was not meant for it", c.On)
 	case "when":
 		f.stop("its when keeps this job out, and no change of it can be told from the outside: %s", c.Wanted)
 	}
@@ -189,8 +192,17 @@ var missingAdvice = map[string]string{
 	"agent_tag":             "let the agent put it into the token with --claim",
 }
 
+// missingHow returns how a job comes to a claim, and false for one of which nothing is known.
+func missingHow(claim string) (string, bool) {
+	if property, is := strings.CutPrefix(claim, propertyPrefix); is {
+		return fmt.Sprintf("give the repository a value of the custom property %s, and have the organization or the enterprise put that property into OIDC tokens (Settings, Actions, OIDC)", property), true
+	}
+	how, known := missingAdvice[claim]
+	return how, known
+}
+
 func (f *mending) missing(claim string) {
-	if how, known := missingAdvice[claim]; known {
+	if how, known := missingHow(claim); known {
 		f.stop("the token has no %s: %s", claim, how)
 		return
 	}

@@ -77,8 +77,8 @@ func (m *Mappings) judgedBy(changed *Mapping) (ends []PreviewEnd, stay int) {
 		switch err := changed.Match(info.Identity, info.Opened); {
 		case err != nil:
 			ends = append(ends, PreviewEnd{info, access.PublicText(err)})
-		case !now.Before(info.Opened.Add(changed.policy.Window.Max)):
-			ends = append(ends, PreviewEnd{info, fmt.Sprintf("window.max of %s is over", changed.policy.Window.Max)})
+		case !now.Before(info.Opened.Add(changed.PolicyFor(info.Identity, 0).Window.Max)):
+			ends = append(ends, PreviewEnd{info, fmt.Sprintf("window.max of %s is over", changed.PolicyFor(info.Identity, 0).Window.Max)})
 		default:
 			stay++
 		}

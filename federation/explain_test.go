@@ -39,6 +39,11 @@ func conditional() map[string]func(*api.Mapping) {
 			m.Match = map[string]api.Values{"repository_owner_id": {"123456"}}
 			m.When = ""
 		},
+		"overrides": func(m *api.Mapping) {
+			m.Overrides = []api.Override{
+				{Match: map[string]api.Values{"repository_id": {"7"}}, Deny: true}, {Match: map[string]api.Values{"ref": {"refs/heads/main"}}, Mode: "observe"},
+			}
+		},
 		"everything": func(m *api.Mapping) {
 			m.Require, m.Forbid = []string{"environment", "actor_id"}, []string{"base_ref"}
 			m.Deny = map[string]api.Values{"actor_id": {"13", "14"}}

@@ -26,15 +26,15 @@ func Lint(mappings []*Mapping, c MappingConfig) []Finding {
 	for i, m := range mappings {
 		l := &linting{m: m, at: i, issuer: issuerURL(m.Issuer(), c.Issuers)}
 		l.names()
+		l.properties()
 		l.triggers()
 		l.environment()
 		l.trust()
 		l.life(c)
 		l.contradictions()
-		l.window()
-		for j := range m.spec.Grants {
-			l.grant(j, c.Connections[m.spec.Grants[j].Connection])
-		}
+		l.window("window.max", m.policy.Window.Max)
+		l.grants("grants", m.spec.Grants, c.Connections)
+		l.overrides(c.Connections)
 		out = append(out, l.found...)
 	}
 	return append(out, shadows(mappings)...)
@@ -150,16 +150,15 @@ func (l *linting) contradictions() {
 }
 
 // window finds windows that outlast every job.
-func (l *linting) window() {
+func (l *linting) window(path string, most time.Duration) {
 	limit := jobLimitOf(l.m.provider.name, l.issuer)
-	most := l.m.policy.Window.Max
 	self := slices.Contains(l.m.spec.Match["runner_environment"], any(limit.self))
 	switch {
 	case limit.longest > 0 && most > limit.longest:
-		l.find("long-window", "window.max", "no job of %s runs longer than %s: a window of %s is open for nobody but a thief; write %s or less",
+		l.find("long-window", path, "no job of %s runs longer than %s: a window of %s is open for nobody but a thief; write %s or less",
 			l.m.provider.name, hours(limit.longest), hours(most), hours(limit.longest))
 	case limit.hosted > 0 && most > limit.hosted && !self:
-		l.find("long-window", "window.max", "jobs on %s's own runners end after %s: write %s or less, or match runner_environment: %s if these run elsewhere",
+		l.find("long-window", path, "jobs on %s's own runners end after %s: write %s or less, or match runner_environment: %s if these run elsewhere",
 			l.m.provider.name, hours(limit.hosted), hours(limit.hosted), limit.self)
 	}
 }
@@ -187,6 +186,9 @@ func shadows(mappings []*Mapping) []Finding {
 
 // covers reports whether every identity that other serves is served by m, as far as their texts show it.
 func (m *Mapping) covers(other *Mapping) bool {
+	if slices.ContainsFunc(m.overrides, func(o override) bool { return o.deny }) {
+		return false // what it takes out may be what the other is for
+	}
 	if m.spec.Issuer != other.spec.Issuer || m.provider.jobKey != nil && m.spec.JobKey != jobKeyRun && other.spec.JobKey == jobKeyRun {
 		return false
 	}

@@ -13,12 +13,14 @@ import (
 // messagesCall is the call without which no agent works on a connection of kind anthropic.
 const messagesCall = "POST /v1/messages"
 
-// grant looks at one grant on a connection of a kind.
-func (l *linting) grant(i int, kind string) {
-	g, at := l.m.spec.Grants[i], fmt.Sprintf("grants[%d]", i)
-	l.allow(at, g, kind)
-	l.limits(at, g, kind)
-	l.rules(at, g, kind)
+// grants looks at each of the grants at a path; kinds are those of the connections.
+func (l *linting) grants(path string, grants []api.Grant, kinds map[string]string) {
+	for i, g := range grants {
+		at, kind := fmt.Sprintf("%s[%d]", path, i), kinds[g.Connection]
+		l.allow(at, g, kind)
+		l.limits(at, g, kind)
+		l.rules(at, g, kind)
+	}
 }
 
 // allow finds entries and grants that nothing can use.

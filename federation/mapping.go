@@ -40,7 +40,9 @@ type Mapping struct {
 	shared   bool     // strangers get tokens of its issuer
 	claims   []string // that match names, the tenants' first, the others sorted
 	when     *cond.Condition
-	policy   access.Policy
+	policy   access.Policy // of jobs that no override is for
+
+	overrides []override
 }
 
 // NewMapping checks a mapping's wire form. Errors are *api.FieldError and say what to write instead.
@@ -56,11 +58,13 @@ func NewMapping(spec api.Mapping, c MappingConfig) (*Mapping, error) {
 	}
 	m.claims = matchOrder(spec.Match, m.provider)
 	m.policy = access.Policy{Mapping: spec.Name, Mode: modes[spec.Mode]}
-	if m.policy.Window, err = check.window(); err != nil {
+	if m.policy.Window, err = windowOf("window", spec.Window); err != nil {
 		return nil, err
 	}
-	m.policy.Grants, err = check.grants(m.provider)
-	if err != nil {
+	if m.policy.Grants, err = check.grants("grants", spec.Grants, m.provider); err != nil {
+		return nil, err
+	}
+	if m.overrides, err = check.overrides(m.policy, m.provider); err != nil {
 		return nil, err
 	}
 	return m, nil
@@ -90,9 +94,20 @@ func (m *Mapping) Issuer() string { return m.spec.Issuer }
 // Spec returns the wire form that the mapping was built from. It must not be changed.
 func (m *Mapping) Spec() api.Mapping { return m.spec }
 
-// Policy returns what the mapping grants, as one revision of it.
+// Policy returns what the mapping grants to jobs that no override is for, as one revision of it.
 func (m *Mapping) Policy(revision int64) *access.Policy {
 	p := m.policy
+	p.Revision = revision
+	return &p
+}
+
+// PolicyFor returns what the mapping grants to a job that it serves, as one revision of it.
+func (m *Mapping) PolicyFor(id access.Identity, revision int64) *access.Policy {
+	at := m.overrideOf(id)
+	if at < 0 {
+		return m.Policy(revision)
+	}
+	p := m.overrides[at].policy
 	p.Revision = revision
 	return &p
 }

@@ -151,14 +151,15 @@ func (c mappingCheck) binding(p *provider) error {
 	return atLeastSecond("max_age", c.spec.MaxAge)
 }
 
-func (c mappingCheck) window() (access.WindowSpec, error) {
-	if err := atLeastSecond("window.max", c.spec.Window.Max); err != nil {
+// windowOf checks a window at a path and fills in what it does not say.
+func windowOf(path string, spec api.Window) (access.WindowSpec, error) {
+	if err := atLeastSecond(path+".max", spec.Max); err != nil {
 		return access.WindowSpec{}, err
 	}
-	if err := atLeastSecond("window.lease", c.spec.Window.Lease); err != nil {
+	if err := atLeastSecond(path+".lease", spec.Lease); err != nil {
 		return access.WindowSpec{}, err
 	}
-	w := access.WindowSpec{Max: time.Duration(c.spec.Window.Max), Lease: time.Duration(c.spec.Window.Lease)}
+	w := access.WindowSpec{Max: time.Duration(spec.Max), Lease: time.Duration(spec.Lease)}
 	if w.Max == 0 {
 		w.Max = defaultMax
 	}

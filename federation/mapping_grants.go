@@ -20,15 +20,15 @@ var (
 	featureShape = regexp.MustCompile(`\A[a-z][a-z0-9_]*\z`)
 )
 
-// grants checks what the mapping grants, and returns it as the rest of Jobgate reads it.
-func (c mappingCheck) grants(p *provider) ([]access.Grant, error) {
-	if len(c.spec.Grants) == 0 {
-		return nil, wrong("grants", "there are none, so that its sessions could do nothing; name a connection")
+// grants checks the grants at a path, and returns them as the rest of Jobgate reads them.
+func (c mappingCheck) grants(path string, grants []api.Grant, p *provider) ([]access.Grant, error) {
+	if len(grants) == 0 {
+		return nil, wrong(path, "there are none, so that its sessions could do nothing; name a connection")
 	}
 	var out []access.Grant
 	seen := map[string]bool{}
-	for i, g := range c.spec.Grants {
-		at := fmt.Sprintf("grants[%d]", i)
+	for i, g := range grants {
+		at := fmt.Sprintf("%s[%d]", path, i)
 		kind, known := c.config.Connections[g.Connection]
 		switch {
 		case !known:

@@ -41,7 +41,7 @@ func (m *Mapping) failures(id access.Identity, now time.Time) iter.Seq[error] {
 			return
 		}
 		for _, phase := range []func(access.Identity, time.Time) []error{
-			m.absent, m.mismatches, m.restrictions, m.unbound, m.aged, m.untrusted, m.condition,
+			m.absent, m.mismatches, m.restrictions, m.unbound, m.aged, m.untrusted, m.condition, m.takenOut,
 		} {
 			for _, failure := range phase(id, now) {
 				if !yield(failure) {
@@ -67,12 +67,12 @@ func (m *Mapping) absent(id access.Identity, _ time.Time) []error {
 	names := slices.Concat(m.claims, sortedNames(m.spec.Deny), slices.Concat(m.spec.Equal...))
 	for _, name := range names {
 		if _, there := id.Claims[name]; !there {
-			out = append(out, m.fails(reasonMissing, "it needs claim %s, which the token does not have", name))
+			out = append(out, m.lacks(name))
 		}
 	}
 	for _, name := range m.spec.Require {
 		if value, there := id.Claims[name]; !there || value == nil || value == "" {
-			out = append(out, m.fails(reasonMissing, "it needs claim %s, which the token does not have", name))
+			out = append(out, m.lacks(name))
 		}
 	}
 	for _, p := range m.spec.Paths {
@@ -81,6 +81,16 @@ func (m *Mapping) absent(id access.Identity, _ time.Time) []error {
 		}
 	}
 	return out
+}
+
+// lacks refuses a token without a claim, and says how jobs come to one that their owner can give them.
+func (m *Mapping) lacks(claim string) error {
+	text := fmt.Sprintf("it needs claim %s, which the token does not have", claim)
+	if strings.HasPrefix(claim, propertyPrefix) {
+		how, _ := missingHow(claim)
+		text += ": " + how
+	}
+	return m.fails(reasonMissing, "%s", text)
 }
 
 func (m *Mapping) mismatches(id access.Identity, _ time.Time) []error {

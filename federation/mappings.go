@@ -57,7 +57,12 @@ type mappingSet struct {
 type mappingInForce struct {
 	*Mapping
 	revision int64
-	policy   *access.Policy
+	policies []*access.Policy // that of the mapping itself, then those of its overrides
+}
+
+// policyOf returns what rules a job that the mapping serves. It is the same pointer for all jobs of one override.
+func (f *mappingInForce) policyOf(id access.Identity) *access.Policy {
+	return f.policies[f.overrideOf(id)+1]
 }
 
 // NewMappings reads what the store has. Nothing is in force before the first Reload.
@@ -166,7 +171,7 @@ func (m *Mappings) judge(name string, id access.Identity, at time.Time) (*access
 	case f.Issuer() != id.Issuer || f.Match(id, at) != nil:
 		return nil, access.EndMismatch
 	}
-	return f.policy, ""
+	return f.policyOf(id), ""
 }
 
 // settled waits for a change that is under way.
@@ -190,8 +195,10 @@ func (m *Mappings) forceLocked(built map[string]*Mapping) {
 		if mapping == nil {
 			continue
 		}
-		f := &mappingInForce{Mapping: mapping, revision: row.Revision, policy: mapping.Policy(row.Revision)}
-		f.policy.Origin = m.originLocked(row)
+		f := &mappingInForce{Mapping: mapping, revision: row.Revision, policies: mapping.policies(row.Revision)}
+		for _, p := range f.policies {
+			p.Origin = m.originLocked(row)
+		}
 		next.byName[name] = f
 		next.sorted = append(next.sorted, f)
 	}

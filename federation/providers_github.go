@@ -10,6 +10,11 @@ import (
 
 const githubIssuer = "https://token.actions.githubusercontent.com"
 
+// propertyPrefix begins the claims of a repository's custom properties, each a string: of true or false "true" or "false",
+// of several values all of them joined by commas. A repository that has no value of a property has no claim of it.
+// https://docs.github.com/en/actions/concepts/security/openid-connect
+const propertyPrefix = "repo_property_"
+
 // githubActions is GitHub Actions: github.com, an enterprise's own issuer on it, GHE.com and GitHub Enterprise Server.
 // Every claim is a string, ids included.
 // https://docs.github.com/en/actions/reference/security/oidc
@@ -28,7 +33,7 @@ func githubActions() *provider {
 			"ref": typeRef, "actor_id": typeDigits, "check_run_id": typeDigits, "enterprise_id": typeDigits, "repository_id": typeDigits,
 			"repository_owner_id": typeDigits, "run_attempt": typeDigits, "run_id": typeDigits, "run_number": typeDigits,
 		}),
-		prefixes: map[string]claimType{"repo_property_": typeText},
+		prefixes: map[string]claimType{propertyPrefix: typeText},
 		kind:     []string{"run_id", "run_attempt", "repository"},
 		// check_run_id, the job, is in tokens since November 2025; a server has it by its release.
 		jobKey:  append(keyParts("run_id", "run_attempt"), keyPart{path: []string{"check_run_id"}, optional: true}),

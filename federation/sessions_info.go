@@ -90,6 +90,7 @@ func (s *Sessions) List(ctx context.Context, open bool) ([]SessionInfo, error) {
 
 func (e *sessionEntry) info(now time.Time) SessionInfo {
 	info := SessionInfo{SessionRow: e.snapshot(now), Job: e.session.Job, State: e.session.State(now)}
+	info.Override = e.session.Policy().Override
 	if info.State != access.Ended {
 		policy := e.session.Policy()
 		info.InForce, info.Origin, info.Connections = policy.Revision, policy.Origin, policy.Connections()

@@ -25,6 +25,7 @@ const (
 	reasonMismatch        = "claim_mismatch"
 	reasonUntrusted       = "untrusted_event"
 	reasonKind            = "wrong_token_kind"
+	reasonOverride        = "denied_by_override"
 	reasonKeysUnavailable = "keys_unavailable"
 )
 

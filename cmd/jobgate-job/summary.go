@@ -58,7 +58,7 @@ func deniedText(info api.Introspection) string {
 func lines(end told) []string {
 	info := end.info
 	out := []string{fmt.Sprintf("session %s under mapping %s: %s, %d refused, %s",
-		info.SessionID, info.Mapping, count(info.Calls, "call"), info.Denials, approvals(info.Approvals))}
+		info.SessionID, mappingText(info), count(info.Calls, "call"), info.Denials, approvals(info.Approvals))}
 	for _, c := range info.Connections {
 		out = append(out, fmt.Sprintf("  %s: %s, %s, %s", c.Name, count(c.Requests, "request"), count(c.InputTokens, "input token"), count(c.OutputTokens, "output token")))
 	}
@@ -78,6 +78,14 @@ func lines(end told) []string {
 		out = append(out, "  archive: "+info.Archive)
 	}
 	return out
+}
+
+// mappingText names the mapping, and its override that applies to the job, where one does.
+func mappingText(info api.Introspection) string {
+	if info.Override == "" {
+		return info.Mapping
+	}
+	return info.Mapping + ", override " + info.Override
 }
 
 func approvals(a api.Approvals) string {
@@ -103,7 +111,7 @@ func page(info api.Introspection, session string, failed error) string {
 		out.WriteString("|\n")
 	}
 	out.WriteString("|  |  |\n| --- | --- |\n")
-	row("Mapping", info.Mapping)
+	row("Mapping", mappingText(info))
 	row("Connections", info.Scope)
 	if info.Window != nil {
 		row("Window", stamp(info.Window.Opens)+" to "+stamp(info.Window.Closes)+" at the latest")

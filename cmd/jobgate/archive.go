@@ -126,7 +126,7 @@ func (a *archiveOptions) show(c *cobra.Command, args []string) error {
 		return a.printJSON(m)
 	}
 	for _, row := range [][2]string{
-		{"session", m.Session}, {"where", entry.Location}, {"mapping", fmt.Sprintf("%s, revision %d (%s)", m.Mapping, m.Revision, m.Mode)},
+		{"session", m.Session}, {"where", entry.Location}, {"mapping", fmt.Sprintf("%s, revision %d (%s)", m.Mapping, m.Revision, m.Mode)}, {"override", m.Override},
 		{"issuer", m.Issuer + " " + m.IssuerURL}, {"subject", m.Subject}, {"job key", m.JobKey}, {"job", m.JobURL},
 		{"opened", m.Opened.Format(time.RFC3339) + " at " + m.Door}, {"ended", m.Ended.Format(time.RFC3339) + ": " + access.EndReason(m.Reason).Text()},
 		{"calls", fmt.Sprintf("%d, %d denied, %d questions", m.Calls, m.Denials, m.Approvals)},

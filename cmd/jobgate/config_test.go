@@ -180,12 +180,18 @@ func TestDocumentedYAML(t *testing.T) {
 	}
 }
 
-// takePart builds a configuration from a part of one; what it leaves out is the example's.
 func takePart(t *testing.T, text string) error {
+	t.Helper()
+	_, err := buildPart(t, text)
+	return err
+}
+
+// buildPart builds a configuration from a part of one; what it leaves out is the example's.
+func buildPart(t *testing.T, text string) (*built, error) {
 	t.Helper()
 	c, err := parseConfig("block.yaml", []byte(text))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	whole, err := loadConfig(exampleFile)
 	if err != nil {
@@ -201,8 +207,7 @@ func takePart(t *testing.T, text string) error {
 		c.Connections = whole.Connections
 	}
 	if c.Approvals.Groups == nil {
-		c.Approvals.Groups = whole.Approvals.Groups
+		c.Approvals = whole.Approvals
 	}
-	_, err = buildConfig(c, environment{Getenv: fakeEnv}, slog.New(slog.DiscardHandler))
-	return err
+	return buildConfig(c, environment{Getenv: fakeEnv}, slog.New(slog.DiscardHandler))
 }

@@ -134,6 +134,8 @@ func (t *texts) condition(c api.MappingCondition) {
 		name = c.Kind + " " + c.On
 	}
 	switch {
+	case c.Kind == "override" && c.Held:
+		t.add("  applies %s: %s; %s", name, c.Got, c.Wanted)
 	case c.Held:
 		t.add("  holds   %s: %s", name, c.Got)
 	case c.Kind == "trigger":

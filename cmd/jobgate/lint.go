@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/jobgate/jobgate/federation"
+	"github.com/jobgate/jobgate/internal/api"
 )
 
 func checkCommand(o *options) *cobra.Command {
@@ -107,12 +108,19 @@ func lintConfig(b *built) ([]warning, error) {
 // lintApprovers finds rules whose question nobody is asked.
 func (b *built) lintApprovers(add func(d declared, path, lint, text string)) {
 	for _, d := range b.declared {
-		for j, g := range d.spec.Grants {
-			for k, r := range g.Rules {
-				for n, group := range r.Approvers {
-					if why := b.asksNobody(group); why != "" {
-						add(d, fmt.Sprintf("grants[%d].rules[%d].approvers[%d]", j, k, n), "no-approver", why)
-					}
+		b.lintGrantsApprovers("grants", d.spec.Grants, func(path, text string) { add(d, path, "no-approver", text) })
+		for i, o := range d.spec.Overrides {
+			b.lintGrantsApprovers(fmt.Sprintf("overrides[%d].grants", i), o.Grants, func(path, text string) { add(d, path, "no-approver", text) })
+		}
+	}
+}
+
+func (b *built) lintGrantsApprovers(at string, grants []api.Grant, add func(path, text string)) {
+	for j, g := range grants {
+		for k, r := range g.Rules {
+			for n, group := range r.Approvers {
+				if why := b.asksNobody(group); why != "" {
+					add(fmt.Sprintf("%s[%d].rules[%d].approvers[%d]", at, j, k, n), why)
 				}
 			}
 		}

@@ -112,3 +112,26 @@ func TestShownConfigsAreClean(t *testing.T) {
 		t.Errorf("warnings %q, want one open-trigger", lints)
 	}
 }
+
+// The organization's mapping in the documentation is one that people copy: nothing in it is warned of.
+func TestOrganizationExample(t *testing.T) {
+	_, section, _ := strings.Cut(readText(t, "../../docs/mappings.md"), "## One mapping for an organization")
+	block := yamlBlock.FindStringSubmatch(section)
+	if block == nil {
+		t.Fatal("docs/mappings.md has no example of it")
+	}
+	found, err := lintPart(t, block[1])
+	if err != nil || len(found) != 0 {
+		t.Errorf("%v, %+v", err, found)
+	}
+}
+
+// lintPart lints a part of a configuration; what it leaves out is the example's.
+func lintPart(t *testing.T, text string) ([]warning, error) {
+	t.Helper()
+	b, err := buildPart(t, text)
+	if err != nil {
+		return nil, err
+	}
+	return lintConfig(b)
+}

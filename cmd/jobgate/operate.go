@@ -228,6 +228,15 @@ func (o *options) listSessions(c *cobra.Command, all bool) error {
 	return o.table([]string{"SESSION", "STATE", "MAPPING", "JOB", "OPENED", "CLOSES", "CALLS", "DENIALS"}, rows)
 }
 
+// mappingText says under which mapping a session is, and which of its overrides applies.
+func mappingText(s api.SessionView) string {
+	text := fmt.Sprintf("%s, revision %d", s.Mapping, s.Revision)
+	if s.Override != "" {
+		text += ", override " + s.Override
+	}
+	return text
+}
+
 // jobText is one line about a job.
 func jobText(job any) string {
 	fields, _ := job.(map[string]any)
@@ -253,7 +262,7 @@ func (o *options) showSession(c *cobra.Command, args []string) error {
 		return o.printJSON(s)
 	}
 	rows := [][2]string{
-		{"session", s.ID}, {"state", strings.TrimSpace(s.State + " " + s.EndReason)}, {"mapping", fmt.Sprintf("%s, revision %d", s.Mapping, s.Revision)},
+		{"session", s.ID}, {"state", strings.TrimSpace(s.State + " " + s.EndReason)}, {"mapping", mappingText(s)},
 		{"from", originText(s.Origin)},
 		{"job", jobText(s.Job)}, {"job key", s.JobKey}, {"issuer", s.Issuer}, {"opened", s.Opened.Format("2006-01-02 15:04:05Z")},
 		{"lease until", s.Asleep.Format("2006-01-02 15:04:05Z")}, {"closes", s.Closes.Format("2006-01-02 15:04:05Z")},

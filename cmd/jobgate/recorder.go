@@ -67,7 +67,7 @@ func (r *recorder) SessionOpened(ctx context.Context, s *access.Session, o feder
 	}
 	p := s.Policy()
 	return r.archive.Begin(ctx, s.ID, record.Event{Type: record.TypeSessionOpened, Time: r.now(), Data: record.SessionOpened{
-		Mapping: s.Mapping, Revision: p.Revision, Origin: recordOrigin(p.Origin), Issuer: s.Identity.Issuer, IssuerURL: s.Identity.IssuerURL, Provider: s.Identity.Provider,
+		Mapping: s.Mapping, Revision: p.Revision, Override: p.Override, Origin: recordOrigin(p.Origin), Issuer: s.Identity.Issuer, IssuerURL: s.Identity.IssuerURL, Provider: s.Identity.Provider,
 		Subject: maskText(masks, s.Identity.Subject), JobKey: maskText(masks, string(s.Identity.JobKey)), JobURL: maskText(masks, s.Job.URL),
 		Claims: maskClaims(masks, s.Identity.Claims), Connections: p.Connections(), Opens: s.Window.Opens, Closes: s.Window.Closes,
 		Lease: p.Window.Lease.String(), Mode: p.Mode.String(), Door: o.Door, Version: r.version,

@@ -112,6 +112,8 @@ type Policy struct {
 	Mapping  string
 	Revision int64
 	Origin   Origin // as it was when the revision came into force
+	// Override names the mapping's override that the policy is of, "" where none applies.
+	Override string
 	Mode     Mode
 	Window   WindowSpec
 	Grants   []Grant

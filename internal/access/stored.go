@@ -68,6 +68,7 @@ type SessionRow struct {
 	Mapping  string
 	Revision int64 // of the mapping, at the opening
 	Origin   Origin
+	Override string // of the mapping's, that applied then; "" for none
 	Identity Identity
 	Door     string // where it was opened: "/oauth/token" or a connection's
 	Opened   time.Time

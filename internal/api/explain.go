@@ -75,6 +75,8 @@ type MappingExplanation struct {
 	Serves     bool               `json:"serves"`
 	Failed     int                `json:"failed"` // how many conditions are not held
 	Conditions []MappingCondition `json:"conditions"`
+	// Override names the mapping's override that applies to the job, where one does.
+	Override string `json:"override,omitempty"`
 	// Grants is what a session under the mapping would have; Mode and Window are those of the session.
 	Mode   string  `json:"mode,omitempty"`
 	Window *Window `json:"window,omitempty"`
@@ -87,7 +89,7 @@ type MappingExplanation struct {
 
 // MappingCondition is one condition of a mapping. Got and Wanted are of one line, for people.
 type MappingCondition struct {
-	Kind   string `json:"kind"` // issuer, match, require, paths, deny, forbid, equal, subject_scheme, job_key, max_age, trigger or when
+	Kind   string `json:"kind"` // issuer, match, require, paths, deny, forbid, equal, subject_scheme, job_key, max_age, trigger, when or override
 	On     string `json:"on,omitempty"`
 	Held   bool   `json:"held"`
 	Got    string `json:"got"`

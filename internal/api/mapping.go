@@ -57,6 +57,20 @@ type Mapping struct {
 	Live    bool              `json:"require_liveness,omitempty" yaml:"require_liveness,omitempty"`
 	Window  Window            `json:"window,omitempty" yaml:"window,omitempty"`
 	Grants  []Grant           `json:"grants" yaml:"grants"`
+	// Overrides are exceptions for some of the mapping's jobs. The first that matches holds, and no other.
+	Overrides []Override `json:"overrides,omitempty" yaml:"overrides,omitempty"`
+}
+
+// Override is an exception for the jobs of a mapping that have these claims, too. A key that it has takes the place of
+// the mapping's own key, whole.
+type Override struct {
+	Name  string            `json:"name,omitempty" yaml:"name,omitempty"` // for people and records; without one it is its place, overrides[0]
+	Match map[string]Values `json:"match" yaml:"match"`
+	Deny  bool              `json:"deny,omitempty" yaml:"deny,omitempty"` // takes these jobs out of the mapping
+	Mode  string            `json:"mode,omitempty" yaml:"mode,omitempty"`
+	// Window nil and Grants nil leave the mapping's.
+	Window *Window `json:"window,omitempty" yaml:"window,omitempty"`
+	Grants []Grant `json:"grants,omitempty" yaml:"grants,omitempty"`
 }
 
 // PathCondition is a condition on a nested claim.

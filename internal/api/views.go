@@ -64,7 +64,8 @@ type SessionView struct {
 	State     string           `json:"state"` // awake, dormant or ended
 	Mapping   string           `json:"mapping"`
 	Revision  int64            `json:"revision"`
-	Origin    *Origin          `json:"origin,omitempty"` // of the mapping's revision
+	Origin    *Origin          `json:"origin,omitempty"`   // of the mapping's revision
+	Override  string           `json:"override,omitempty"` // of the mapping's, that applies to the job
 	Issuer    string           `json:"issuer"`
 	Provider  string           `json:"provider"`
 	Subject   string           `json:"subject"`
@@ -182,6 +183,7 @@ type Introspection struct {
 	Active      bool              `json:"active"`
 	SessionID   string            `json:"session_id,omitempty"`
 	Mapping     string            `json:"mapping,omitempty"`
+	Override    string            `json:"override,omitempty"` // of the mapping's, that applies to the job
 	Scope       string            `json:"scope,omitempty"`
 	Exp         int64             `json:"exp,omitempty"` // seconds since 1970
 	State       string            `json:"state,omitempty"`

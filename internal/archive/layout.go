@@ -30,6 +30,7 @@ type Manifest struct {
 	Session       string                   `json:"session"`
 	Mapping       string                   `json:"mapping"`
 	Revision      int64                    `json:"revision"`
+	Override      string                   `json:"override,omitempty"` // of the mapping's, that applied at the opening
 	Issuer        string                   `json:"issuer"`
 	IssuerURL     string                   `json:"issuer_url"`
 	Provider      string                   `json:"provider"`

@@ -233,7 +233,7 @@ func newManifest(st state) (Manifest, error) {
 	}
 	return Manifest{
 		SchemaVersion: record.SchemaVersion, Session: st.Session,
-		Mapping: o.Mapping, Revision: o.Revision, Issuer: o.Issuer, IssuerURL: o.IssuerURL, Provider: o.Provider, Subject: o.Subject,
+		Mapping: o.Mapping, Revision: o.Revision, Override: o.Override, Issuer: o.Issuer, IssuerURL: o.IssuerURL, Provider: o.Provider, Subject: o.Subject,
 		JobKey: o.JobKey, JobURL: o.JobURL, Claims: o.Claims, Connections: o.Connections, Mode: o.Mode, Door: o.Door,
 		Opened: st.OpenedAt, Closes: o.Closes, Ended: last.Time, Reason: e.Reason, By: e.By, Interrupted: e.Interrupted,
 		Calls: e.Calls, Denials: e.Denials, Approvals: e.Approvals, Missing: st.Totals.Missing, Counts: e.Counts,

@@ -18,24 +18,39 @@ var textFunctions = []string{"matches", "contains", "startsWith", "endsWith", "i
 // tool.input.command.contains("curl"), each once and sorted.
 func (c *Condition) Patterns() []string {
 	var found []string
-	findPatterns(c.checked.NativeRep().Expr(), &found)
+	findPatterns(c.checked.NativeRep().Expr(), ofToolInput, &found)
 	slices.Sort(found)
 	return slices.Compact(found)
 }
 
-func findPatterns(e ast.Expr, found *[]string) {
+// ClaimPatterns returns likewise the functions that look for a pattern in claims whose name has the prefix.
+func (c *Condition) ClaimPatterns(prefix string) []string {
+	var found []string
+	findPatterns(c.checked.NativeRep().Expr(), func(e ast.Expr) bool { return ofClaim(e, prefix) }, &found)
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+// ofClaim reports whether an expression is made of a claim whose name has the prefix.
+func ofClaim(e ast.Expr, prefix string) bool {
+	found := references{}
+	found.walk(e, nil)
+	return slices.ContainsFunc(found["claims"], func(name string) bool { return strings.HasPrefix(name, prefix) })
+}
+
+func findPatterns(e ast.Expr, of func(ast.Expr) bool, found *[]string) {
 	if e.Kind() == ast.CallKind {
 		call := e.AsCall()
 		subjects := call.Args()
 		if call.IsMemberFunction() {
 			subjects = []ast.Expr{call.Target()}
 		}
-		if slices.Contains(textFunctions, call.FunctionName()) && slices.ContainsFunc(subjects, ofToolInput) {
+		if slices.Contains(textFunctions, call.FunctionName()) && slices.ContainsFunc(subjects, of) {
 			*found = append(*found, call.FunctionName())
 		}
 	}
 	for _, child := range children(e) {
-		findPatterns(child, found)
+		findPatterns(child, of, found)
 	}
 }
 

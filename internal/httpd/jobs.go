@@ -351,7 +351,7 @@ func inactive(w http.ResponseWriter, err error) error {
 func (j *Jobs) summary(info federation.SessionInfo, token access.AccessToken) api.Introspection {
 	t := info.Tally
 	out := api.Introspection{
-		Active: info.State == access.Awake && time.Now().Before(token.Expires), SessionID: info.ID, Mapping: info.Mapping,
+		Active: info.State == access.Awake && time.Now().Before(token.Expires), SessionID: info.ID, Mapping: info.Mapping, Override: info.Override,
 		Scope: strings.Join(token.Connections, " "), Exp: token.Expires.Unix(), State: string(info.State),
 		Window: &api.Span{Opens: info.Opened.UTC(), Closes: info.Closes.UTC()},
 		Calls:  t.Calls, Denials: t.Denials, Observed: t.Observed,

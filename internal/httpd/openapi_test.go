@@ -26,6 +26,7 @@ var schemaTypes = map[string]reflect.Type{
 	"MappingView":        reflect.TypeFor[api.MappingView](),
 	"Origin":             reflect.TypeFor[api.Origin](),
 	"Mapping":            reflect.TypeFor[api.Mapping](),
+	"Override":           reflect.TypeFor[api.Override](),
 	"PathCondition":      reflect.TypeFor[api.PathCondition](),
 	"Window":             reflect.TypeFor[api.Window](),
 	"Grant":              reflect.TypeFor[api.Grant](),

@@ -371,7 +371,7 @@ func (p *People) listSessions(g *gin.Context) error {
 
 func (p *People) sessionView(s federation.SessionInfo) api.SessionView {
 	out := api.SessionView{
-		ID: s.ID, State: string(s.State), Mapping: s.Mapping, Revision: s.InForce, Origin: originView(s.Origin), Issuer: s.Identity.Issuer,
+		ID: s.ID, State: string(s.State), Mapping: s.Mapping, Revision: s.InForce, Override: s.Override, Origin: originView(s.Origin), Issuer: s.Identity.Issuer,
 		Provider: s.Identity.Provider, Subject: s.Identity.Subject, JobKey: string(s.Identity.JobKey), Job: s.Job,
 		Opened: s.Opened.UTC(), Closes: s.Closes.UTC(), Asleep: s.Asleep.UTC(), EndReason: string(s.Reason),
 		Sign:  string(s.Sign),

@@ -57,9 +57,9 @@ func (t *tx) insertSession(s access.SessionRow, identity string) error {
 		return err
 	}
 	if _, err := t.exec(`
-		INSERT INTO sessions (id, mapping, revision, origin, origin_revision, issuer, job_key, identity, door, opened, closes, asleep, ended_at, end_reason, ended_by)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '', '')`,
-		s.ID, s.Mapping, s.Revision, s.Origin.From, s.Origin.Revision, key.Issuer, string(key.Job), identity, s.Door,
+		INSERT INTO sessions (id, mapping, revision, override, origin, origin_revision, issuer, job_key, identity, door, opened, closes, asleep, ended_at, end_reason, ended_by)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '', '')`,
+		s.ID, s.Mapping, s.Revision, s.Override, s.Origin.From, s.Origin.Revision, key.Issuer, string(key.Job), identity, s.Door,
 		nanos(s.Opened), nanos(s.Closes), nanos(s.Asleep)); err != nil {
 		return err
 	}
@@ -176,6 +176,7 @@ const sessionColumns = `
 		s.id,
 		s.mapping,
 		s.revision,
+		s.override,
 		s.origin,
 		s.origin_revision,
 		s.identity,
@@ -240,7 +241,7 @@ func scanSession(row scanner) (access.SessionRow, error) {
 	var s access.SessionRow
 	var identity, counts, tally string
 	var opened, closes, asleep, ended int64
-	if err := row.Scan(&s.ID, &s.Mapping, &s.Revision, &s.Origin.From, &s.Origin.Revision, &identity, &s.Door, &opened, &closes, &asleep, &ended,
+	if err := row.Scan(&s.ID, &s.Mapping, &s.Revision, &s.Override, &s.Origin.From, &s.Origin.Revision, &identity, &s.Door, &opened, &closes, &asleep, &ended,
 		&s.Reason, &s.EndedBy, &counts, &tally); err != nil {
 		return s, err
 	}

@@ -18,7 +18,7 @@ const defaultTimeout = 15 * time.Minute
 // keptRevisions is how many revisions of one mapping stay compiled: calls in flight may still hold the one before.
 const keptRevisions = 2
 
-// Guard keeps compiled policies by mapping and revision. It is safe for concurrent use.
+// Guard keeps compiled policies by mapping, override and revision. It is safe for concurrent use.
 type Guard struct {
 	mu       sync.RWMutex // guards policies
 	policies map[string][]*Policy
@@ -66,8 +66,12 @@ func (g *Guard) Grant(p *access.Policy, connection string) *Grant {
 }
 
 func (g *Guard) policy(p *access.Policy) *Policy {
+	name := p.Mapping
+	if p.Override != "" {
+		name += "/" + p.Override // a mapping's name has no slash
+	}
 	g.mu.RLock()
-	found := revisionOf(g.policies[p.Mapping], p.Revision)
+	found := revisionOf(g.policies[name], p.Revision)
 	g.mu.RUnlock()
 	if found != nil {
 		return found
@@ -75,14 +79,14 @@ func (g *Guard) policy(p *access.Policy) *Policy {
 	compiled := compile(p)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if found := revisionOf(g.policies[p.Mapping], p.Revision); found != nil {
+	if found := revisionOf(g.policies[name], p.Revision); found != nil {
 		return found
 	}
-	kept := append(g.policies[p.Mapping], compiled)
+	kept := append(g.policies[name], compiled)
 	if len(kept) > keptRevisions {
 		kept = slices.Clone(kept[len(kept)-keptRevisions:])
 	}
-	g.policies[p.Mapping] = kept
+	g.policies[name] = kept
 	return compiled
 }
 

@@ -39,7 +39,8 @@ type Event struct {
 type SessionOpened struct {
 	Mapping     string         `json:"mapping"`
 	Revision    int64          `json:"revision"`
-	Origin      *Origin        `json:"origin,omitempty"` // nil for a mapping of the admin API
+	Origin      *Origin        `json:"origin,omitempty"`   // nil for a mapping of the admin API
+	Override    string         `json:"override,omitempty"` // of the mapping's, that applied to the job
 	Issuer      string         `json:"issuer"`
 	IssuerURL   string         `json:"issuer_url"`
 	Provider    string         `json:"provider"`

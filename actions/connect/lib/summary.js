@@ -27,7 +27,7 @@ function facts(info) {
   const kinds = ['approved', 'denied', 'expired', 'cancelled'].map((kind) => `${number(approvals[kind])} ${kind}`).join(', ');
   const closes = window.closes ? ` to ${when(window.closes)} at the latest` : '';
   const rows = [
-    ['Mapping', markdown(info.mapping)],
+    ['Mapping', markdown(info.override ? `${info.mapping}, override ${info.override}` : info.mapping)],
     ['Connections', markdown(info.scope)],
     ['Window', `${when(window.opens)}${closes}`],
     ['Calls', number(info.calls)],

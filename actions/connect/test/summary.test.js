@@ -57,6 +57,11 @@ test('what is no object, no list and no number is shown as unknown', () => {
   assert.match(page, /\| Approvals \| \? asked/);
 });
 
+test('the override that applies stands beside its mapping', () => {
+  assert.match(render({ mapping: 'octo', override: 'payments' }, { session: 's' }), /\| Mapping \| octo, override payments \|/);
+  assert.match(render({ mapping: 'octo' }, { session: 's' }), /\| Mapping \| octo \|/);
+});
+
 test('at most 20 refusals are listed, and the rest is counted', () => {
   const page = render({ denials: 90, denied: Array(50).fill({ rule: 'r' }) }, { session: 's' });
   assert.equal(page.match(/\| r \|/g).length, 20);
