@@ -204,6 +204,9 @@ func TestChangeOfAMappingCutsWhatItRefuses(t *testing.T) {
 			}})
 			resp := w.call("POST", "/anthropic/v1/messages", message(true, ""))
 			<-started
+			if _, err := io.ReadFull(resp.Body, make([]byte, 8)); err != nil { // its filter is chosen
+				t.Fatal(err)
+			}
 			w.change(2, c.change)
 			if c.says == "" {
 				close(release)
