@@ -37,6 +37,7 @@ type built struct {
 	slackSecret access.Secret
 	apis        []federation.JobAPI
 	hooks       []federation.Hook
+	variables   []*variable // secrets that are followed; close ends that
 }
 
 // buildConfig turns the file's values into the program's parts, and reports all that is wrong with file and line.
@@ -55,7 +56,11 @@ func buildConfig(c *config, env environment, log *slog.Logger) (*built, error) {
 	}
 	b.checkSources(found)
 	b.checkMappings(found)
-	return b, found.or()
+	if err := found.or(); err != nil {
+		b.close()
+		return b, err
+	}
+	return b, nil
 }
 
 func (b *built) checkListeners(found *problems) {
@@ -203,7 +208,7 @@ func (b *built) buildCredential(conn *proxy.Connection, c credentialConfig, at s
 	var err error
 	switch {
 	case c.Value == "":
-		b.config.problem(found, at+".value", errors.New("value is missing: env:NAME or file:PATH"))
+		b.config.problem(found, at+".value", errors.New("value is missing: env:NAME, file:PATH or a URL"))
 		return errReported
 	case c.User != "" && c.Header != "":
 		b.config.problem(found, at, errors.New("write header, or user for Basic authentication, not both"))
@@ -217,22 +222,25 @@ func (b *built) buildCredential(conn *proxy.Connection, c credentialConfig, at s
 		b.config.problem(found, at+".header", err)
 		return errReported
 	}
-	if conn.Credential, err = inject.NewSource(b.resolve(c.Value), env.Getenv, time.Now); err != nil {
+	if conn.Credential, err = b.source(c.Value, env); err != nil {
 		b.config.problem(found, at+".value", err)
 		return errReported
 	}
+	usable := func(s access.Secret) error {
+		if len(s.Reveal()) < shortestSecret {
+			return fmt.Errorf("the credential has fewer than %d characters: it could not be masked without masking everything", shortestSecret)
+		}
+		return conn.Placement.Check(s)
+	}
 	value, err := conn.Credential.Credential(context.Background())
 	if err == nil {
-		err = conn.Placement.Check(value.Secret)
+		err = usable(value.Secret)
 	}
 	if err != nil {
 		b.config.problem(found, at+".value", err)
 		return errReported
 	}
-	if len(value.Secret.Reveal()) < shortestSecret {
-		b.config.problem(found, at+".value", fmt.Errorf("the credential has fewer than %d characters: it could not be masked without masking everything", shortestSecret))
-		return errReported
-	}
+	conn.Credential.Require(usable)
 	return nil
 }
 
@@ -260,12 +268,7 @@ func (b *built) buildSecrets(found *problems, env environment) {
 		if ref == "" {
 			return access.Secret{}
 		}
-		src, err := inject.NewSource(b.resolve(ref), env.Getenv, time.Now)
-		if err != nil {
-			b.config.problem(found, path, err)
-			return access.Secret{}
-		}
-		c, err := src.Credential(context.Background())
+		c, err := b.once(ref, env)
 		if err == nil && len(c.Secret.Reveal()) < shortestSecret {
 			err = fmt.Errorf("the secret has fewer than %d characters", shortestSecret)
 		}

@@ -31,6 +31,7 @@ func checkCommand(o *options) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		defer b.close()
 		if err := b.readSources(c.Context()); err != nil {
 			return err
 		}

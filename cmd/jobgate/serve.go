@@ -295,6 +295,9 @@ func (s *server) run(ctx context.Context, reload <-chan os.Signal) error {
 	var work sync.WaitGroup
 	work.Go(func() { s.sessions.Run(background) })
 	work.Go(func() { s.poller.Run(background) })
+	for _, v := range s.b.variables {
+		work.Go(func() { v.follow(background, s.log) })
+	}
 	work.Go(func() { s.sources.run(background) })
 	work.Go(func() { s.hits.Run(background) })
 	failed := make(chan error, 3)
@@ -377,6 +380,7 @@ func (s *server) abandon() {
 			_ = l.Close()
 		}
 	}
+	s.b.close()
 	if s.apis != nil {
 		s.apis.Close()
 	}

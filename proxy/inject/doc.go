@@ -6,4 +6,6 @@
 //
 //	env:NAME     an environment variable of the server, read once
 //	file:PATH    a file, looked at again every few seconds, so that a rotated value is used without a restart
+//
+// or by a URL, which the program that builds a [Source] follows: see [NewFollowed].
 package inject

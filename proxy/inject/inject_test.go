@@ -138,3 +138,38 @@ func TestCredentialPrintsNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestFollowedSource uses the latest value that can be used, for every call.
+func TestFollowedSource(t *testing.T) {
+	latest, away := "first-value", error(nil)
+	src, err := inject.NewFollowed("vault://key", "first-value", func(context.Context) (string, error) { return latest, away }, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src.Require(func(s access.Secret) error {
+		if len(s.Reveal()) < 8 {
+			return fmt.Errorf("too short")
+		}
+		return nil
+	})
+	version := ""
+	for _, c := range []struct {
+		value string
+		away  error
+		want  string
+		new   bool
+	}{
+		{"first-value", nil, "first-value", true}, {"second-value", nil, "second-value", true}, {"", nil, "second-value", false},
+		{"short", nil, "second-value", false}, {"third-value", fmt.Errorf("away"), "second-value", false}, {"third-value", nil, "third-value", true},
+	} {
+		latest, away = c.value, c.away
+		got, err := src.Credential(t.Context())
+		if err != nil || got.Secret.Reveal() != c.want || got.Name != "vault://key" || (got.Version != version) != c.new {
+			t.Errorf("after %q, %v: %q %s %s, %v; want %q", c.value, c.away, got.Secret.Reveal(), got.Name, got.Version, err, c.want)
+		}
+		version = got.Version
+	}
+	if _, err := inject.NewFollowed("vault://key", "", nil, time.Now); err == nil {
+		t.Error("an empty secret was taken")
+	}
+}

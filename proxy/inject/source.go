@@ -32,10 +32,12 @@ type Credential struct {
 // Source reads a credential. The last good value is kept: a file that vanishes for a moment stops nothing, one that
 // was never readable is an error.
 type Source struct {
-	ref string
-	now func() time.Time
+	ref    string
+	now    func() time.Time
+	latest func(context.Context) (string, error) // nil for env: and file:
 
 	mu      sync.Mutex // guards all below
+	require func(access.Secret) error
 	current Credential
 	read    time.Time
 	stamp   time.Time // the file's modification time when it was read
@@ -60,13 +62,38 @@ func NewSource(ref string, getenv func(string) string, now func() time.Time) (*S
 		}
 		return s, nil
 	}
-	return nil, fmt.Errorf("a secret is a reference, env:NAME or file:PATH, and this value is neither (it is not shown, since it may be the secret itself)")
+	return nil, fmt.Errorf("a secret is a reference, env:NAME, file:PATH or a URL, and this value is none of them (it is not shown, since it may be the secret itself)")
+}
+
+// NewFollowed returns the source of a value that changes where it lies: latest returns the last good one, without
+// waiting, and is asked for every call. The name is shown in the record; first is the value at the start.
+func NewFollowed(name, first string, latest func(context.Context) (string, error), now func() time.Time) (*Source, error) {
+	if first == "" {
+		return nil, fmt.Errorf("the secret %s is empty", name)
+	}
+	s := &Source{ref: name, now: now, latest: latest}
+	s.keep(first)
+	s.read = s.now()
+	return s, nil
+}
+
+// Require sets what a value must be like from now on: a new one that is not is passed over, and the last good one used.
+func (s *Source) Require(check func(access.Secret) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.require = check
 }
 
 // Credential returns the value to use now.
-func (s *Source) Credential(_ context.Context) (Credential, error) {
+func (s *Source) Credential(ctx context.Context) (Credential, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.latest != nil {
+		if value, err := s.latest(ctx); err == nil {
+			s.takeLocked(value)
+		}
+		return s.current, nil
+	}
 	if now := s.now(); now.Sub(s.read) >= recheck {
 		s.read = now
 		if path, ok := strings.CutPrefix(s.ref, "file:"); ok {
@@ -85,9 +112,17 @@ func (s *Source) refreshLocked(path string) {
 		return
 	}
 	if value, err := readSecret(path); err == nil {
-		s.keep(value)
+		s.takeLocked(value)
 		s.stamp = info.ModTime()
 	}
+}
+
+// takeLocked takes a new value up, where it is one that can be used.
+func (s *Source) takeLocked(value string) {
+	if value == "" || value == s.current.Secret.Reveal() || s.require != nil && s.require(access.NewSecret(value)) != nil {
+		return
+	}
+	s.keep(value)
 }
 
 func (s *Source) readFile(path string) error {
