@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jobgate/jobgate/internal/access"
+	"github.com/jobgate/jobgate/proxy/record"
 )
 
 const (
@@ -51,8 +52,12 @@ type ExchangeConfig struct {
 	Store    ExchangeStore // required
 	Stops    *Stops        // nil stops nothing
 	Hits     *Hits         // counts exchanges; nil does not
-	// Audit is told of every exchange and every refusal; nil writes them to Log.
-	Audit  func(ctx context.Context, e AuditEvent)
+	// Audit writes down every exchange before its answer leaves; one that it cannot write is not given out. nil writes nothing. Of
+	// refusals that come in floods it gets some, and Refusals the sum of the others, when SumUp is called.
+	Audit    func(ctx context.Context, e AuditEvent) error
+	Refusals func(ctx context.Context, r record.Refusals) error
+	// Trail keeps exchanges for explanations; nil keeps the latest in memory.
+	Trail  ExchangeTrail
 	Random io.Reader        // nil takes crypto/rand
 	Now    func() time.Time // nil takes time.Now
 	Log    *slog.Logger     // nil discards
@@ -63,6 +68,7 @@ type Exchange struct {
 	c      ExchangeConfig
 	jobs   jobLocks
 	latest auditMemory
+	meter  refusalMeter
 }
 
 // NewExchange returns a ready exchange.
@@ -83,9 +89,12 @@ func NewExchange(c ExchangeConfig) (*Exchange, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.Audit == nil {
-		c.Audit = logAudit(c.Log)
+		c.Audit = func(context.Context, AuditEvent) error { return nil }
 	}
-	return &Exchange{c: c, jobs: jobLocks{held: make(map[access.LedgerKey]*jobLock)}}, nil
+	if c.Refusals == nil {
+		c.Refusals = func(context.Context, record.Refusals) error { return nil }
+	}
+	return &Exchange{c: c, jobs: jobLocks{held: make(map[access.LedgerKey]*jobLock)}, meter: newRefusalMeter(c.Now)}, nil
 }
 
 // OpenRequest is a token exchange of RFC 8693.
@@ -121,8 +130,10 @@ type Opened struct {
 // names; everybody gets the exchange's id.
 func (x *Exchange) Open(ctx context.Context, r OpenRequest) (Opened, error) {
 	return x.attempt(ctx, ExchangeDoor, func(a *attempt) (Opened, error) {
+		a.event.Asked = askedFor(r.Mapping, r.Scope)
 		id, err := x.c.Verify(ctx, r.Token)
 		if err != nil {
+			a.event.Claimed = claimedIssuer(r.Token)
 			return Opened{}, err
 		}
 		a.identify(id, x.c.Mappings)
@@ -140,11 +151,13 @@ func (x *Exchange) Connect(ctx context.Context, r ConnectRequest) (Opened, error
 			return Opened{}, access.Refuse(access.CodeInvalid, "federation_rule_id must be the name of a mapping")
 		}
 		want := asked{mapping: mapping, scope: []string{r.Connection}, life: connectionTokenLife}
+		a.event.Asked = askedFor(mapping, want.scope)
 		if strings.HasPrefix(r.Assertion, access.TokenPrefix) {
 			return x.joinByAccessToken(ctx, a, r.Assertion, want)
 		}
 		id, err := x.c.Verify(ctx, r.Assertion)
 		if err != nil {
+			a.event.Claimed = claimedIssuer(r.Assertion)
 			return Opened{}, err
 		}
 		a.identify(id, x.c.Mappings)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/jobgate/jobgate/internal/access"
 )
@@ -15,13 +16,27 @@ import (
 // choose finds the one mapping that serves the identity: the one that is named, or the only one that matches. Where none
 // does, the refusal is that of the mapping that fails least: most likely the one that was meant for the job.
 func (x *Exchange) choose(a *attempt, name string) (*mappingInForce, error) {
-	id, set := a.event.Identity, x.c.Mappings.set.Load()
+	m, err := x.c.Mappings.set.Load().choose(a.event.Identity, name, x.c.Now())
+	if m != nil {
+		a.matched(m)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// choose returns a mapping with an error where several serve the identity: one of them.
+func (set *mappingSet) choose(id access.Identity, name string, now time.Time) (*mappingInForce, error) {
 	if name != "" {
 		m := set.byName[name]
 		if m == nil {
-			return nil, refusal(access.CodeTarget, "unknown_mapping", fmt.Sprintf("there is no mapping %q", name))
+			return nil, refusal(access.CodeTarget, "unknown_mapping", "there is no mapping "+quotedName(name))
 		}
-		return m, x.serves(a, m)
+		if err := m.serves(id, now); err != nil {
+			return nil, err
+		}
+		return m, nil
 	}
 	var matching []*mappingInForce
 	var nearest error
@@ -30,39 +45,32 @@ func (x *Exchange) choose(a *attempt, name string) (*mappingInForce, error) {
 		if m.Issuer() != id.Issuer {
 			continue
 		}
-		err := m.Match(id, x.c.Now())
+		err := m.Match(id, now)
 		switch {
 		case err == nil:
 			matching = append(matching, m)
 		case m.PinsTenant(id):
-			if failed := len(m.Explain(id, x.c.Now())); nearest == nil || failed < fewest {
+			if failed := len(m.Explain(id, now)); nearest == nil || failed < fewest {
 				nearest, fewest = err, failed
 			}
 		}
 	}
 	switch {
 	case len(matching) == 1:
-		a.matched(matching[0])
 		return matching[0], nil
 	case len(matching) > 1:
-		a.matched(matching[0])
-		return nil, refusal(access.CodeTarget, "ambiguous", "several mappings serve this job; name one of them: "+strings.Join(names(matching), ", "))
+		return matching[0], refusal(access.CodeTarget, "ambiguous", "several mappings serve this job; name one of them: "+strings.Join(names(matching), ", "))
 	case nearest != nil:
 		return nil, nearest
 	}
 	return nil, refusal(access.CodeTarget, "no_mapping", "no mapping serves this job")
 }
 
-func (x *Exchange) serves(a *attempt, m *mappingInForce) error {
-	id := a.event.Identity
+func (m *mappingInForce) serves(id access.Identity, now time.Time) error {
 	if m.Issuer() != id.Issuer {
 		return refusal(access.CodeTarget, "issuer_mismatch", fmt.Sprintf("mapping %q serves jobs of issuer %q, and this one is of %q", m.Name(), m.Issuer(), id.Issuer))
 	}
-	if err := m.Match(id, x.c.Now()); err != nil {
-		return err
-	}
-	a.matched(m)
-	return nil
+	return m.Match(id, now)
 }
 
 func names(mappings []*mappingInForce) []string {
@@ -81,7 +89,7 @@ func granted(p *access.Policy, scope []string) ([]string, error) {
 	var out []string
 	for _, name := range scope {
 		if _, ok := p.Grant(name); !ok {
-			return nil, refusal(access.CodeScope, "scope", fmt.Sprintf("mapping %q grants no connection %q; it grants %s", p.Mapping, name, strings.Join(p.Connections(), ", ")))
+			return nil, refusal(access.CodeScope, "scope", fmt.Sprintf("mapping %q grants no connection %s; it grants %s", p.Mapping, quotedName(name), strings.Join(p.Connections(), ", ")))
 		}
 		if !slices.Contains(out, name) {
 			out = append(out, name)

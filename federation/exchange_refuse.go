@@ -39,25 +39,69 @@ func (x *Exchange) attempt(ctx context.Context, door string, do func(*attempt) (
 	a.event = AuditEvent{Time: x.c.Now(), Exchange: id, Door: door}
 	opened, err := do(a)
 	if err != nil {
-		refused := a.refuse(err)
-		a.event.Outcome, a.event.Code, a.event.Reason, a.event.Err = "refused", refused.Code, refused.Reason, err
-		x.audit(ctx, a.event)
-		return Opened{}, refused
+		return Opened{}, x.refused(ctx, a, err)
 	}
-	a.event.Outcome = "opened"
+	a.event.Outcome = access.ExchangeOpened
 	switch {
 	case opened.Session == nil: // nothing was given out
-		a.event.Outcome, a.event.Connections = "tried", a.opening.Connections
-		x.audit(ctx, a.event)
+		a.event.Outcome, a.event.Connections, a.event.Class = access.ExchangeTried, a.opening.Connections, classTrial
+		x.auditRefusal(ctx, a) // it gives out as little, and a job may try as often as it likes
 		return opened, nil
 	case opened.Renewed:
-		a.event.Outcome = "renewed"
+		a.event.Outcome = access.ExchangeRenewed
 	case opened.Joined:
-		a.event.Outcome = "joined"
+		a.event.Outcome = access.ExchangeJoined
 	}
 	a.event.Mapping, a.event.Session, a.event.Connections = opened.Session.Mapping, opened.Session.ID, opened.Connections
-	x.audit(ctx, a.event)
+	a.event.Revision = opened.Session.Policy().Revision
+	if err := x.audit(ctx, a.event); err != nil {
+		x.withdraw(ctx, a.event)
+		a.event.Session, a.event.Connections = "", nil
+		return Opened{}, x.refused(ctx, a, &access.Error{Code: access.CodeUnavailable, Reason: "unrecordable", Public: "the exchange cannot be recorded", Err: err})
+	}
 	return opened, nil
+}
+
+// refused tells the audit of a refusal. One that cannot be written down is a refusal all the same.
+func (x *Exchange) refused(ctx context.Context, a *attempt, err error) *access.Error {
+	out := a.refuse(err)
+	a.event.Outcome, a.event.Code, a.event.Reason, a.event.Err = access.ExchangeRefused, out.Code, out.Reason, err
+	a.event.Class = a.class()
+	x.auditRefusal(ctx, a)
+	return out
+}
+
+// withdraw takes back a session that was opened by an exchange which cannot be recorded, so that its job can open one later. One that was
+// there before stays; nobody has the token that was made.
+func (x *Exchange) withdraw(ctx context.Context, e AuditEvent) {
+	if e.Outcome == access.ExchangeOpened {
+		x.c.Sessions.withdraw(context.WithoutCancel(ctx), e.Session)
+	}
+}
+
+// withdraw forgets a session of which nobody has a token.
+func (s *Sessions) withdraw(ctx context.Context, id string) {
+	s.mu.Lock()
+	e := s.byID[id]
+	if e != nil {
+		delete(s.byID, id)
+		delete(s.byJob, e.row.Key())
+	}
+	s.mu.Unlock()
+	if e == nil || !e.session.End(access.EndUnsaid, s.c.Now()) {
+		return
+	}
+	e.mu.Lock()
+	tokens := e.tokens
+	e.saved = e.session.Changes()
+	e.mu.Unlock()
+	for _, t := range tokens {
+		s.removeToken(t.Hash)
+	}
+	if err := s.c.Store.UndoOpening(ctx, id); err != nil {
+		s.c.Log.Error("a session whose exchange could not be recorded stays in the store", "session", id, "err", err)
+	}
+	s.c.Recorder.SessionEnded(ctx, e.session, access.EndUnsaid, "")
 }
 
 // refuse makes an error what the caller may have of it. Codes that are not an exchange's become one that is.
@@ -83,6 +127,7 @@ func (a *attempt) refuse(err error) *access.Error {
 	if a.known && out.Reason == access.ReasonReplayed {
 		text = out.Reason + ": " + text
 	}
+	out.Exchange = a.opening.Exchange
 	out.Public = fmt.Sprintf("%s (exchange %s)", text, a.opening.Exchange)
 	return out
 }

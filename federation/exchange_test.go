@@ -423,16 +423,22 @@ func TestAudited(t *testing.T) {
 	inTime(t, func(t *testing.T) {
 		w := newWorld(t, agents())
 		o := w.mustOpen("1/a")
+		var ids []string
 		for range 600 {
-			_, _ = w.open("nonsense")
+			_, err := w.open("nonsense")
+			var refused *access.Error
+			if !errors.As(err, &refused) {
+				t.Fatal(err)
+			}
+			ids = append(ids, refused.Exchange)
 		}
 		if e, ok := w.exchange.Audited(o.Exchange); !ok || e.Session != o.Session.ID {
 			t.Errorf("event = %+v, %v: strangers pushed it out", e, ok)
 		}
-		if e, ok := w.exchange.Audited(w.audit[600].Exchange); !ok || e.Reason != "malformed" {
+		if e, ok := w.exchange.Audited(ids[599]); !ok || e.Reason != "malformed" {
 			t.Errorf("event = %+v, %v", e, ok)
 		}
-		if _, ok := w.exchange.Audited(w.audit[1].Exchange); ok {
+		if _, ok := w.exchange.Audited(ids[0]); ok {
 			t.Error("the memory of refusals has no bound")
 		}
 	})

@@ -27,8 +27,10 @@ func (x *Exchange) Try(ctx context.Context, r OpenRequest) (Trial, error) {
 	var out Trial
 	_, err := x.attempt(ctx, TryDoor, func(a *attempt) (Opened, error) {
 		out.Exchange = a.opening.Exchange
+		a.event.Asked = askedFor(r.Mapping, r.Scope)
 		id, err := x.c.Verify(ctx, r.Token)
 		if err != nil {
+			a.event.Claimed = claimedIssuer(r.Token)
 			return Opened{}, err
 		}
 		a.identify(id, x.c.Mappings)

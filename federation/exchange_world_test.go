@@ -15,28 +15,33 @@ import (
 	"github.com/jobgate/jobgate/internal/access"
 	"github.com/jobgate/jobgate/internal/api"
 	"github.com/jobgate/jobgate/internal/store"
+	"github.com/jobgate/jobgate/proxy/record"
 )
 
 // world is an exchange with all that it needs, over a real store. CI tokens are written "job/token", such as "1/a".
 type world struct {
-	t         testing.TB
-	path      string
-	db        *store.DB
-	faults    *faultyStore
-	live      *liveness
-	record    *recorder
-	mappings  *federation.Mappings
-	sessions  *federation.Sessions
-	exchange  *federation.Exchange
-	stops     *federation.Stops
-	hits      *federation.Hits
-	stop      func()
-	auditMu   sync.Mutex // guards audit
-	audit     []federation.AuditEvent
-	file      []api.Mapping
-	recovered federation.Recovered
-	unknown   []string     // what Restore returned
-	offset    atomic.Int64 // of the clock, nanoseconds
+	t          testing.TB
+	path       string
+	db         *store.DB
+	faults     *faultyStore
+	live       *liveness
+	record     *recorder
+	mappings   *federation.Mappings
+	sessions   *federation.Sessions
+	exchange   *federation.Exchange
+	stops      *federation.Stops
+	hits       *federation.Hits
+	stop       func()
+	auditMu    sync.Mutex // guards audit, sums and auditFails
+	sums       []record.Refusals
+	auditFails error
+	config     federation.ExchangeConfig // of exchange
+	other      *federation.Exchange
+	audit      []federation.AuditEvent
+	file       []api.Mapping
+	recovered  federation.Recovered
+	unknown    []string     // what Restore returned
+	offset     atomic.Int64 // of the clock, nanoseconds
 }
 
 func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.offset.Load())) }
@@ -72,14 +77,29 @@ func (w *world) start() {
 	w.must(err)
 	w.hits, err = federation.NewHits(ctx, federation.HitsConfig{Store: w.faults, Now: w.now})
 	w.must(err)
-	w.exchange, err = federation.NewExchange(federation.ExchangeConfig{
+	w.config = federation.ExchangeConfig{
 		Verify: verify, Liveness: w.live, Mappings: w.mappings, Sessions: w.sessions, Store: w.faults, Stops: w.stops, Hits: w.hits, Now: w.now,
-		Audit: func(_ context.Context, e federation.AuditEvent) {
+		Audit: func(_ context.Context, e federation.AuditEvent) error {
 			w.auditMu.Lock()
 			defer w.auditMu.Unlock()
+			if w.auditFails != nil {
+				return w.auditFails
+			}
 			w.audit = append(w.audit, e)
+			return nil
 		},
-	})
+		Refusals: func(_ context.Context, r record.Refusals) error {
+			w.auditMu.Lock()
+			defer w.auditMu.Unlock()
+			if w.auditFails != nil {
+				return w.auditFails
+			}
+			w.sums = append(w.sums, r)
+			return nil
+		},
+		Trail: w.db,
+	}
+	w.exchange, err = federation.NewExchange(w.config)
 	w.must(err)
 	run, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})

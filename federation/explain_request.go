@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,7 +57,7 @@ func (x *Explainer) token(ctx context.Context, r api.ExplainRequest) (api.Explan
 	id, err := x.c.Verifier.Verify(ctx, raw)
 	if err == nil {
 		out.Verified = true
-		x.judge(&out, id, r.Mapping)
+		x.judge(&out, id, r.Mapping, x.c.Now())
 		for _, check := range []func(context.Context, *api.Explanation, access.Identity) error{x.window, x.seen, x.alive} {
 			if err := check(ctx, &out, id); err != nil {
 				return out, err
@@ -67,7 +68,7 @@ func (x *Explainer) token(ctx context.Context, r api.ExplainRequest) (api.Explan
 	refusal := x.refusal(err)
 	if id, unread := x.c.Verifier.unverified(raw); unread == nil && slices.Contains(innocent, refusal.Reason) {
 		out.Notes = append(out.Notes, "the token did not verify: what follows is what mappings would say to its claims, if they were true")
-		x.judge(&out, id, r.Mapping)
+		x.judge(&out, id, r.Mapping, x.c.Now())
 	}
 	out.Refusal, out.Outcome, out.Mapping, out.Suggestion = refusal, "refused", "", ""
 	return out, nil
@@ -84,7 +85,7 @@ func (x *Explainer) claims(r api.ExplainRequest) (api.Explanation, error) {
 	if err != nil {
 		return out, err
 	}
-	x.judge(&out, id, r.Mapping)
+	x.judge(&out, id, r.Mapping, x.c.Now())
 	for i, err := range wrong {
 		refusal := x.refusal(err)
 		if i == 0 {
@@ -102,22 +103,23 @@ func (x *Explainer) exchange(ctx context.Context, id string) (api.Explanation, e
 	if x.c.Exchange == nil {
 		return out, access.Refuse(access.CodeInvalid, "only a running server knows exchanges; show a token or claims")
 	}
-	e, found := x.c.Exchange.Audited(id)
+	e, found, err := x.c.Exchange.find(ctx, id)
+	if err != nil {
+		return out, err
+	}
 	if !found {
 		return out, access.Refuse(access.CodeNotFound, fmt.Sprintf(
-			"exchange %s is not among the latest %d, which this process remembers; the log has it, by exchange=%s", shown(id), auditKept, printable(id)))
+			"exchange %s is not among those of the last days, or was one of a flood of refusals, of which only the sum is kept; the log, and the audit stream of its day, have it by that id if anybody has", shown(id)))
 	}
-	then := api.ExchangeView{ID: e.Exchange, Time: e.Time.UTC(), Door: e.Door, Outcome: e.Outcome, Mapping: e.Mapping, Session: e.Session,
-		Code: string(e.Code), Reason: e.Reason}
-	if e.Err != nil {
-		then.Detail = detailOf(e.Err)
-	}
+	then := api.ExchangeView{ID: e.ID, Time: e.At.UTC(), Door: e.Door, Outcome: e.Outcome, Mapping: e.Mapping, Session: e.Session,
+		Code: string(e.Code), Reason: e.Reason, Detail: e.Detail}
 	out.Then, out.Verified = &then, e.Identity.Issuer != ""
 	if !out.Verified {
-		out.Outcome, out.Refusal = "refused", x.refusal(e.Err)
+		out.Outcome, out.Refusal = "refused", x.advised(cmp.Or(e.Reason, string(e.Code)), e.Detail)
 		return out, nil
 	}
-	x.judge(&out, e.Identity, "")
+	// As it was then: a token that is old by now was not.
+	x.judge(&out, e.Identity, e.Asked, e.At)
 	if err := x.window(ctx, &out, e.Identity); err != nil {
 		return out, err
 	}
@@ -129,7 +131,7 @@ func (x *Explainer) exchange(ctx context.Context, id string) (api.Explanation, e
 
 // judge explains what the mappings say to an identity, and which of them an exchange would take.
 // An exchange that names its mapping is answered by that one alone.
-func (x *Explainer) judge(out *api.Explanation, id access.Identity, named string) {
+func (x *Explainer) judge(out *api.Explanation, id access.Identity, named string, at time.Time) {
 	out.Issuer, out.Provider, out.Subject, out.JobKey = id.Issuer, id.Provider, id.Subject, string(id.JobKey)
 	out.Job, out.Claims = Job(id), id.Claims
 	others := 0
@@ -143,7 +145,7 @@ func (x *Explainer) judge(out *api.Explanation, id access.Identity, named string
 			others++
 			continue
 		}
-		one := m.explain(id, x.c.Now())
+		one := m.explain(id, at)
 		if one.Serves {
 			serving = append(serving, m.Name())
 		}
@@ -266,11 +268,12 @@ func (s *Sessions) ofKey(ctx context.Context, key access.LedgerKey) (access.Sess
 
 // refusal says why a token was refused: to people who may know, so that all of it is shown.
 func (x *Explainer) refusal(err error) *api.ExplainRefusal {
-	out := &api.ExplainRefusal{Reason: reasonOf(err), Detail: detailOf(err)}
-	if out.Reason == "" {
-		out.Reason = string(access.CodeOf(err))
-	}
-	switch out.Reason {
+	return x.advised(cmp.Or(reasonOf(err), string(access.CodeOf(err))), detailOf(err))
+}
+
+func (x *Explainer) advised(reason, detail string) *api.ExplainRefusal {
+	out := &api.ExplainRefusal{Reason: reason, Detail: detail}
+	switch reason {
 	case reasonAudience:
 		out.Advice = "let the job ask for a token with the audience that is wanted; it is public_url"
 	case reasonIssuer:

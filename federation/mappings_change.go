@@ -216,6 +216,7 @@ func (m *Mappings) Restore(ctx context.Context, name, by string) (MappingInfo, e
 		return MappingInfo{}, err
 	}
 	change := m.changeLocked(access.MappingRow{Name: name, Source: row.Source, Spec: text, By: by})
+	change.Restored = true
 	return MappingInfo{Row: change.Row, Spec: spec, Origin: m.originLocked(change.Row)}, m.applyLocked(ctx, change, mapping)
 }
 

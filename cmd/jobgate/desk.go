@@ -24,7 +24,7 @@ func (s *server) openDesk(ctx context.Context, channels []approvals.Channel) (ht
 		}
 		channels = append(channels, s.slack)
 	}
-	if s.desk, err = approvals.New(approvals.Config{Docket: s.store, Channels: channels, Mask: s.recorder.mask, Log: s.log}); err != nil {
+	if s.desk, err = approvals.New(approvals.Config{Docket: auditedDocket{s.store, s.audit}, Channels: channels, Mask: s.recorder.mask, Log: s.log}); err != nil {
 		return nil, err
 	}
 	if err := s.desk.Recover(ctx); err != nil || s.slack == nil {

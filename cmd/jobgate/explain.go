@@ -27,22 +27,23 @@ const maxShown = 64 << 10
 const maxMapping = 1 << 20
 
 func explainCommand(o *options) *cobra.Command {
-	var token, claims, issuer, mapping string
+	var token, claims, issuer, mapping, exchange string
 	c := &cobra.Command{
-		Use:   "explain (--token FILE|- | --claims FILE|- | EXCHANGE_ID)",
+		Use:   "explain (--token FILE|- | --claims FILE|- | --exchange ID)",
 		Short: "Say what the mappings make of a job: which condition holds, which fails, and the nearest change",
 		Long: "Say what the mappings make of a job: of its CI token, of claims as a token would have them (JSON), or of an\n" +
-			"exchange, by the id in the job's log. A token is verified as an exchange does, opens nothing and is not used up.\n\n" +
+			"exchange of the last two weeks, by the id in the job's log. A token is verified as an exchange does, opens nothing and is not used up.\n\n" +
 			"The server is asked; where none runs and JOBGATE_URL is not set, the configuration file's mappings are.\n" +
 			"Exit code 0: the job would get a session; 3: it would be refused.",
 	}
 	c.Flags().StringVar(&token, "token", "", "a file with a CI token; - reads it from the standard input")
 	c.Flags().StringVar(&claims, "claims", "", "a file with claims; - reads them from the standard input")
 	c.Flags().StringVar(&issuer, "issuer", "", "the issuer of claims that have no iss")
+	c.Flags().StringVar(&exchange, "exchange", "", "the id of an exchange, x_..., as the job's log shows it; the flag may be left out")
 	c.Flags().StringVar(&mapping, "mapping", "", "the mapping that the exchange names")
 	c.Args = func(_ *cobra.Command, args []string) error {
 		asked := len(args)
-		for _, file := range []string{token, claims} {
+		for _, file := range []string{token, claims, exchange} {
 			if file != "" {
 				asked++
 			}
@@ -53,12 +54,15 @@ func explainCommand(o *options) *cobra.Command {
 		if issuer != "" && claims == "" {
 			return usageError{errors.New("--issuer goes with --claims; a token names its issuer itself")}
 		}
-		if mapping != "" && len(args) > 0 {
+		if mapping != "" && len(args)+len(exchange) > 0 {
 			return usageError{errors.New("--mapping goes with --token and --claims; an exchange named its mapping then")}
 		}
 		return nil
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
+		if exchange != "" {
+			args = []string{exchange}
+		}
 		r, err := o.explainRequest(token, claims, issuer, args)
 		if err != nil {
 			return err

@@ -168,7 +168,7 @@ func TestExplainByTheServer(t *testing.T) {
 	if code != exitDenied || e.Then == nil || e.Then.Reason != "claim_mismatch" || len(e.Mappings) != 1 || e.Mappings[0].Change == nil {
 		t.Errorf("an exchange: exit code %d, %+v, %s", code, e, errs)
 	}
-	if code, _, errs = explain("", "x_unknown"); code != exitFailed || !strings.Contains(errs, "the log has it") {
+	if code, _, errs = explain("", "x_unknown"); code != exitFailed || !strings.Contains(errs, "the audit stream of its day") {
 		t.Errorf("an unknown exchange: exit code %d, %s", code, errs)
 	}
 	signature := token[strings.LastIndex(token, ".")+1:]

@@ -20,6 +20,7 @@ func mappingsCommand(o *options) *cobra.Command {
 		&cobra.Command{Use: "show NAME", Short: "Show a mapping", Args: exactly(1, "a mapping's name"), RunE: o.showMapping},
 		o.hitsCommand(),
 		o.applyCommand(),
+		o.planCommand(),
 		o.suggestCommand(),
 		&cobra.Command{Use: "delete NAME", Short: "Delete a mapping: its sessions end at once, open streams are cut",
 			Args: exactly(1, "a mapping's name"), RunE: o.deleteMapping},

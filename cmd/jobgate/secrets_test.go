@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/jobgate/jobgate/internal/testkit"
+	"github.com/jobgate/jobgate/proxy/record"
 )
 
 const (
@@ -152,6 +153,12 @@ func TestNoSecretAnywhere(t *testing.T) {
 	}
 	w.stop()
 	w.nowhere(secrets)
+	for _, args := range [][]string{{"archive", "replay", "--day", today()}, {"archive", "export", "--day", today()}} {
+		leaked("jobgate "+strings.Join(args, " "), w.must(args...))
+	}
+	if !strings.Contains(w.must("archive", "export", "--day", today()), record.TypeExchange) {
+		t.Error("the audit stream holds no exchange")
+	}
 }
 
 func anyPrefix(s string, prefixes []string) bool {

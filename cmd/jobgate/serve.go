@@ -85,6 +85,8 @@ type server struct {
 	archive  *archive.Archive
 	signer   *signing.Key
 	recorder *recorder
+	audit    *auditor
+	exchange *federation.Exchange
 	desk     *approvals.Desk
 	slack    *slackapp.App // nil without Slack
 	mappings *federation.Mappings
@@ -141,8 +143,8 @@ func newServer(ctx context.Context, cfg *config, env environment, log *slog.Logg
 		return nil, err
 	}
 	s.recorder = newRecorder(s.archive, maskers, log)
-	exchange, err := s.openFederation(ctx)
-	if err != nil {
+	s.audit = &auditor{archive: s.archive, maskers: maskers, log: log}
+	if s.exchange, err = s.openFederation(ctx); err != nil {
 		return nil, err
 	}
 	slack, err := s.openDesk(ctx, channels)
@@ -171,18 +173,18 @@ func newServer(ctx context.Context, cfg *config, env environment, log *slog.Logg
 		return nil, err
 	}
 	jobs = httpd.NewJobs(httpd.JobsConfig{
-		PublicURL: cfg.PublicURL, Exchange: exchange, Sessions: s.sessions, Calls: calls, Hooks: hooks, Kinds: b.kinds,
+		PublicURL: cfg.PublicURL, Exchange: s.exchange, Sessions: s.sessions, Calls: calls, Hooks: hooks, Kinds: b.kinds,
 		Keys: publicKeys, Archive: s.location, Ready: s.ready, Log: log,
 	})
 	explainer, err := federation.NewExplainer(federation.ExplainerConfig{
-		Verifier: b.verifier, Mappings: s.mappings.InForce, Connections: b.kinds, Exchange: exchange,
+		Verifier: b.verifier, Mappings: s.mappings.InForce, Connections: b.kinds, Exchange: s.exchange,
 	})
 	if err != nil {
 		return nil, err
 	}
 	people := httpd.NewPeople(httpd.PeopleConfig{
-		Mappings: s.mappings, Sources: s.sources.views, Sessions: s.sessions, Desk: s.desk, Stops: s.stops, Hits: s.hits, Explainer: explainer,
-		Token: b.adminToken, Slack: slack,
+		Mappings: s.mappings, Sources: s.sources.views, Sessions: auditedSessions{s.sessions, s.audit}, Desk: s.desk, Stops: auditedStops{s.stops, s.audit},
+		Hits: s.hits, Explainer: explainer, Planner: federation.Planner{Mappings: s.mappings, Trail: s.store}, Token: b.adminToken, Slack: slack,
 		Metrics: promhttp.HandlerFor(metrics.registry, promhttp.HandlerOpts{}), Archive: s.location, Ready: s.ready, Log: log,
 	})
 	return s, s.listen(jobs, people)
@@ -212,7 +214,7 @@ func (s *server) openArchive(ctx context.Context) (err error) {
 		return err
 	}
 	s.archive, err = archive.Open(ctx, archive.Config{
-		Dir: filepath.Join(cfg.Data, "spool"), Bucket: s.bucket, Prefix: cfg.Archive.Prefix, SyncDir: folder, Signer: s.signer, Log: s.log,
+		Dir: filepath.Join(cfg.Data, "spool"), Bucket: s.bucket, Prefix: cfg.Archive.Prefix, SyncDir: folder, Signer: s.signer, Log: s.log, Version: versionText(),
 		PartAge: time.Duration(cfg.Archive.PartAge), SpoolMax: cfg.Archive.SpoolMax, OnBacklog: cfg.Archive.OnBacklog, Durability: cfg.Archive.Durability,
 	})
 	return err
@@ -220,7 +222,7 @@ func (s *server) openArchive(ctx context.Context) (err error) {
 
 func (s *server) openFederation(ctx context.Context) (*federation.Exchange, error) {
 	var err error
-	if s.mappings, err = federation.NewMappings(ctx, federation.MappingsConfig{Store: s.store, Log: s.log,
+	if s.mappings, err = federation.NewMappings(ctx, federation.MappingsConfig{Store: auditedMappings{s.store, s.audit}, Log: s.log,
 		Build: func(spec api.Mapping) (*federation.Mapping, error) {
 			return federation.NewMapping(spec, s.b.mappingConfig())
 		}}); err != nil {
@@ -272,6 +274,7 @@ func (s *server) openFederation(ctx context.Context) (*federation.Exchange, erro
 	}
 	return federation.NewExchange(federation.ExchangeConfig{
 		Verify: s.b.verifier.Verify, Liveness: s.apis, Mappings: s.mappings, Sessions: s.sessions, Store: s.store, Stops: s.stops, Hits: s.hits, Log: s.log,
+		Audit: s.audit.exchange, Refusals: s.audit.refusals, Trail: auditedTrail{s.store, s.audit},
 	})
 }
 
@@ -300,6 +303,7 @@ func (s *server) run(ctx context.Context, reload <-chan os.Signal) error {
 	}
 	work.Go(func() { s.sources.run(background) })
 	work.Go(func() { s.hits.Run(background) })
+	work.Go(func() { s.sumUp(background) })
 	failed := make(chan error, 3)
 	serve := func(srv *http.Server, l net.Listener, tls bool) {
 		if l == nil {
@@ -366,6 +370,7 @@ func (s *server) stop(stopBackground func(), work *sync.WaitGroup) {
 	s.recorder.close()
 	flush, cancelFlush := context.WithTimeout(context.Background(), flushGrace)
 	defer cancelFlush()
+	s.endAudit(flush)
 	if err := s.archive.Flush(flush); err != nil {
 		s.log.Warn("not everything is uploaded; the next start goes on", "error", err)
 	}

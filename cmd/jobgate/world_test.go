@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/jobgate/jobgate/internal/api"
 	"github.com/jobgate/jobgate/internal/archive"
 	"github.com/jobgate/jobgate/internal/testkit"
@@ -391,7 +393,13 @@ func (w *world) nowhere(values map[string]string) {
 		}
 	}
 	look("the log", []byte(w.log.String()))
-	err := filepath.WalkDir(w.folder, func(path string, d fs.DirEntry, err error) error {
+	unpack, err := zstd.NewReader(nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer unpack.Close()
+	packed := 0
+	err = filepath.WalkDir(w.folder, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || d.Type()&fs.ModeSocket != 0 {
 			return err
 		}
@@ -400,10 +408,21 @@ func (w *world) nowhere(values map[string]string) {
 			return err
 		}
 		look(strings.TrimPrefix(path, w.folder), raw)
+		if filepath.Ext(path) == ".zst" {
+			text, err := unpack.DecodeAll(raw, nil)
+			if err != nil {
+				return err
+			}
+			look(strings.TrimPrefix(path, w.folder)+", unpacked", text)
+			packed++
+		}
 		return nil
 	})
 	if err != nil {
 		w.t.Fatal(err)
+	}
+	if packed == 0 {
+		w.t.Error("no part of an archive was searched")
 	}
 }
 

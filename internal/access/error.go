@@ -56,7 +56,9 @@ type Error struct {
 	Reason string
 	// RetryAfter is when it makes sense to ask again; zero where it does not.
 	RetryAfter time.Duration
-	Err        error
+	// Exchange is the id of the exchange that was refused; "" elsewhere.
+	Exchange string
+	Err      error
 }
 
 // Error returns the text for the log: the public one and the cause.

@@ -29,6 +29,7 @@ const (
 	EndDeleted  EndReason = "mapping_deleted" // revoked
 	EndMismatch EndReason = "mapping_changed" // the claims match the mapping no more
 	EndOperator EndReason = "operator"        // by a person
+	EndUnsaid   EndReason = "unrecorded"      // the exchange could not be recorded: nobody was given its token
 )
 
 // Text explains an end to the job's owner.
@@ -46,6 +47,8 @@ func (r EndReason) Text() string {
 		return "its mapping was changed and matches this job no more"
 	case EndOperator:
 		return "an operator closed it"
+	case EndUnsaid:
+		return "its exchange could not be recorded, and nobody was given its token"
 	}
 	return "it ended (" + string(r) + ")"
 }

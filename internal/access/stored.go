@@ -53,6 +53,8 @@ func (m MappingRow) Live() bool { return m.Deleted.IsZero() }
 type MappingChange struct {
 	Row  MappingRow
 	From int64
+	// Restored says that a mapping which was deleted is put in force again as it was.
+	Restored bool
 }
 
 // LedgerKey names one job under one mapping.

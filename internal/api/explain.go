@@ -61,7 +61,7 @@ type ExchangeView struct {
 	ID      string    `json:"id"`
 	Time    time.Time `json:"time"`
 	Door    string    `json:"door"`
-	Outcome string    `json:"outcome"` // opened, renewed, joined or refused
+	Outcome string    `json:"outcome"` // opened, renewed, joined, tried or refused
 	Mapping string    `json:"mapping,omitempty"`
 	Session string    `json:"session,omitempty"`
 	Code    string    `json:"code,omitempty"`

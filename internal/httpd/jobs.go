@@ -142,6 +142,9 @@ func (j *Jobs) refuse(w http.ResponseWriter, err error) {
 	body := api.OAuthError{Error: code}
 	var refusal *access.Error
 	if errors.As(err, &refusal) {
+		if body.ExchangeID = refusal.Exchange; body.ExchangeID != "" {
+			w.Header().Set(exchangeHeader, body.ExchangeID)
+		}
 		if refusal.Public != code {
 			body.Description = refusal.Public
 		}
@@ -222,7 +225,7 @@ func (j *Jobs) token(ctx context.Context, w http.ResponseWriter, r *http.Request
 	if err != nil {
 		return err
 	}
-	out := j.tokenAnswer(opened)
+	out := j.tokenAnswer(w, opened)
 	out.IssuedTokenType = typeAccess
 	for _, name := range opened.Connections {
 		out.Connections = append(out.Connections, j.connection(name, opened.Session.Mapping))
@@ -231,7 +234,11 @@ func (j *Jobs) token(ctx context.Context, w http.ResponseWriter, r *http.Request
 	return nil
 }
 
-func (j *Jobs) tokenAnswer(o federation.Opened) api.Token {
+// exchangeHeader carries the exchange's id, by which log, audit stream and explain know it: of what was given out, too.
+const exchangeHeader = "Jobgate-Exchange-Id"
+
+func (j *Jobs) tokenAnswer(w http.ResponseWriter, o federation.Opened) api.Token {
+	w.Header().Set(exchangeHeader, o.Exchange)
 	return api.Token{
 		AccessToken: o.Token.Reveal(), TokenType: "Bearer", ExpiresIn: int64(o.ExpiresIn / time.Second),
 		Scope: strings.Join(o.Connections, " "), SessionID: o.Session.ID, Mapping: o.Session.Mapping,
@@ -296,7 +303,7 @@ func (j *Jobs) connect(ctx context.Context, w http.ResponseWriter, r *http.Reque
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, j.tokenAnswer(opened))
+	writeJSON(w, http.StatusOK, j.tokenAnswer(w, opened))
 	return nil
 }
 

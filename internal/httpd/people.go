@@ -61,6 +61,8 @@ type PeopleConfig struct {
 	Sources func() []api.SourceView
 	// Explainer answers POST /v1/explain.
 	Explainer Explainer
+	// Planner answers POST /v1/mappings/plan.
+	Planner Planner
 	// Token is the admin API's bearer token. Without one the API is served on the Unix socket only.
 	Token access.Secret
 	// Slack takes Slack's interactions; it verifies them itself.
@@ -101,6 +103,7 @@ func NewPeople(c PeopleConfig) *People {
 	v1.DELETE("/mappings/:name", p.answer(p.deleteMapping))
 	v1.POST("/mappings/:name/restore", p.answer(p.restoreMapping))
 	v1.GET("/mappings/:name/hits", p.answer(p.mappingHits))
+	v1.POST("/mappings/plan", p.answer(p.planMappings))
 	v1.POST("/explain", p.answer(p.explain))
 	p.stopRoutes(v1)
 	v1.GET("/sessions", p.answer(p.listSessions))

@@ -11,5 +11,6 @@ var (
 	_ federation.MappingStore  = (*store.DB)(nil)
 	_ federation.SessionStore  = (*store.DB)(nil)
 	_ federation.ExchangeStore = (*store.DB)(nil)
+	_ federation.ExchangeTrail = (*store.DB)(nil)
 	_ approvals.Docket         = (*store.DB)(nil)
 )

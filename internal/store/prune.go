@@ -29,6 +29,8 @@ func (db *DB) Prune(ctx context.Context) error {
 			// Kept for a day longer than the verifier takes the token: a clock that is set back opens no gap.
 			{`DELETE FROM seen_tokens WHERE until < ?`, []any{day}},
 			{`DELETE FROM sessions WHERE ended_at > 0 AND ended_at < ?`, []any{job}},
+			{`DELETE FROM exchanges WHERE at < ?`, []any{nanos(now.Add(-exchangeMemory))}},
+			{`DELETE FROM exchanges WHERE at < (SELECT at FROM exchanges ORDER BY at DESC LIMIT 1 OFFSET ?)`, []any{exchangesKept}},
 			{`DELETE FROM approvals WHERE settled > 0 AND settled < ?`, []any{job}},
 		} {
 			if _, err := t.exec(step.query, step.args...); err != nil {

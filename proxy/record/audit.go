@@ -100,7 +100,7 @@ type Refusals struct {
 
 // RefusalCount counts refusals of one kind.
 type RefusalCount struct {
-	Class  string `json:"class"`            // unverified, stranger or known
+	Class  string `json:"class"`            // unverified, stranger or known; trial for trials that would have been served
 	Issuer string `json:"issuer,omitempty"` // name of a trusted issuer, or what the token says, cut and escaped; "" where it was not kept
 	Reason string `json:"reason"`
 	Count  int64  `json:"count"`
