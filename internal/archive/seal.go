@@ -249,7 +249,8 @@ type compressor struct {
 	frames frameReader
 }
 
-// partWindow is how far back a part's compression refers. Four times as much gains less than a percent, and takes four times the memory.
+// partWindow is how far back a part's compression refers. With more of it parts were no smaller, and compressing took longer (4 MiB: by a
+// sixth) and four times the memory.
 const partWindow = 1 << 20
 
 // encoders lends out a few compressors: an open one takes some 3 MiB, so there is one per core and not one per session.

@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -115,7 +116,11 @@ func appendCallSent(b []byte, e *CallSent) []byte {
 func appendResponse(b []byte, e *Response) []byte {
 	b = numberIf(b, `,"status":`, int64(e.Status))
 	b = headersIf(b, e.Headers)
-	b = textIf(b, `,"text":`, e.Text)
+	if strings.HasPrefix(e.Text, eventStart) {
+		b = append(appendEvents(append(b, `,"text":"`...), e.Text), '"')
+	} else {
+		b = textIf(b, `,"text":`, e.Text)
+	}
 	b = flagIf(b, `,"base64":true`, e.Base64)
 	if len(e.Chunks) > 0 {
 		b = append(b, `,"chunks":`...)
@@ -258,15 +263,22 @@ const (
 
 // appendString appends a JSON string. What is no UTF-8 becomes U+FFFD, and U+2028 and U+2029 are escaped, as encoding/json does it.
 func appendString(b []byte, s string) []byte {
-	b = append(b, '"')
+	return append(appendText(append(b, '"'), s), '"')
+}
+
+// appendText appends the inside of a JSON string.
+func appendText(b []byte, s string) []byte {
 	for len(s) > 0 {
-		b = slices.Grow(b, min(len(s), piece)*longest+roomOfWord)
+		n := min(len(s), piece)
 		var read int
-		b, read = appendPiece(b, s, min(len(s), piece))
+		b, read = appendPiece(grow(b, n), s, n)
 		s = s[read:]
 	}
-	return append(b, '"')
+	return b
 }
+
+// grow makes room for what n bytes of text can become at worst.
+func grow(b []byte, n int) []byte { return slices.Grow(b, n*longest+roomOfWord) }
 
 // appendPiece escapes the first n bytes of s, and up to three more where a character begins in them. It goes by words of eight bytes: nearly
 // all of them are plain, or at least ASCII, which a table escapes without a branch. The caller made room.
@@ -276,7 +288,7 @@ func appendPiece(b []byte, s string, n int) ([]byte, int) {
 		ascii := 1
 		if i+8 <= n {
 			w := word(s[i:])
-			if (w|(w-' '*ones)|((w^'"'*ones)-ones)|((w^'\\'*ones)-ones))&highs == 0 {
+			if plain(w) {
 				binary.LittleEndian.PutUint64(out[at:], w)
 				i, at = i+8, at+8
 				continue
@@ -307,6 +319,13 @@ func appendPiece(b []byte, s string, n int) ([]byte, int) {
 		}
 	}
 	return out[:at], i
+}
+
+// plain reports whether a word is ASCII that needs no escape. Each term has a byte's highest bit set if the byte is what it looks for; a
+// byte above that one may carry it, too.
+func plain(w uint64) bool {
+	control, quote, backslash := w-' '*ones, (w^'"'*ones)-ones, (w^'\\'*ones)-ones
+	return (w|control|quote|backslash)&highs == 0
 }
 
 // roomOfWord is more than eight escapes and the rest of a last store, and allows for an index of six bits.

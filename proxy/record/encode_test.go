@@ -138,11 +138,28 @@ func TestEveryCharacterIsEscapedAlike(t *testing.T) {
 	}
 }
 
+// Events that begin alike are written as if each stood alone, wherever and however they begin to differ.
+func TestStreamsAreEscapedAlike(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 3000 {
+		begins, text := "event: content_block_delta\ndata: "+anyText(r), "event: "
+		for range r.IntN(6) {
+			if r.IntN(4) == 0 {
+				begins = anyText(r)
+			}
+			text += begins[:len(begins)-r.IntN(min(len(begins)+1, 12))] + anyText(r) + []string{"\n\n", "\n", ""}[min(r.IntN(8), 2)]
+		}
+		compare(t, record.Event{Type: record.TypeResponse, Time: at, Data: record.Response{Text: text}})
+	}
+}
+
 func FuzzText(f *testing.F) {
 	f.Add("data: {\"delta\":\"\u2028\"}\n\n", 3)
 	f.Add("\xe2\x80\xa8\xff", 1020)
 	f.Fuzz(func(t *testing.T, s string, pad int) {
 		compare(t, record.Event{Type: record.TypeResponse, Time: at, Data: record.Response{Text: strings.Repeat("y", pad&2047) + s, Headers: map[string]string{s: s, "b": ""}}})
+		cut := pad & 255 % (len(s) + 1)
+		compare(t, record.Event{Type: record.TypeResponse, Time: at, Data: record.Response{Text: "event: " + s + "\n\nevent: " + s[:cut] + "x" + s[cut:] + "\n\n" + s}})
 	})
 }
 
