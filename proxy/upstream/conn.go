@@ -40,7 +40,8 @@ type conn struct {
 	state  *tls.ConnectionState
 	r      *bufio.Reader
 	left   int64 // bytes that may still be read for a head; negative: no bound
-	got    int64 // bytes that were read
+	got    int64 // bytes that were read for this call
+	broke  error // what reading ended with
 	reused bool
 	idle   time.Time // since when it lies in the pool
 
@@ -62,6 +63,7 @@ func (s source) Read(p []byte) (int, error) {
 	c := s.c
 	switch {
 	case c.left == 0:
+		c.broke = errLongHead
 		return 0, errLongHead
 	case c.left > 0 && int64(len(p)) > c.left:
 		p = p[:c.left]
@@ -73,6 +75,9 @@ func (s source) Read(p []byte) (int, error) {
 	c.got += int64(n)
 	if c.left > 0 {
 		c.left -= int64(n)
+	}
+	if err != nil {
+		c.broke = err
 	}
 	return n, err
 }
@@ -93,7 +98,7 @@ func (c *conn) gather(p []byte, n int) int {
 
 // exchange sends the request and reads the head of the answer.
 func (c *conn) exchange(req *http.Request) (*http.Response, error) {
-	c.ctx, c.got = req.Context(), 0
+	c.ctx, c.got, c.broke = req.Context(), 0, nil
 	c.unwatch = context.AfterFunc(c.ctx, func() { _ = c.tcp.SetDeadline(past) })
 	c.await(true)
 	werr := c.send(req)
@@ -243,7 +248,11 @@ func (c *conn) until(t time.Time) {
 	}
 }
 
+// noAnswer says why there is no head. Who parses one takes the part of a line that came before the end for a line.
 func (c *conn) noAnswer(err error) error {
+	if c.broke != nil {
+		err = c.broke
+	}
 	var timeout net.Error
 	switch {
 	case errors.As(err, &timeout) && timeout.Timeout():

@@ -65,7 +65,7 @@ func appendHead(out []byte, req *http.Request) ([]byte, error) {
 	case !validMethod(method):
 		return nil, fmt.Errorf("method %q cannot be sent", method)
 	case !validTarget(target):
-		return nil, errors.New("the path or query holds a blank or a control character and cannot be sent")
+		return nil, errors.New("the path and query hold a blank or a control character, or do not begin with /, and cannot be sent")
 	case err != nil || !httpguts.ValidHostHeader(host):
 		return nil, fmt.Errorf("host %q cannot be sent", host)
 	}
@@ -132,13 +132,14 @@ func framing(name string) bool {
 
 func validMethod(method string) bool { return httpguts.ValidHeaderFieldName(method) } // both are tokens, RFC 9110 section 5.6.2
 
+// validTarget takes a path and query, or *. A target that names a host would speak against the Host header.
 func validTarget(target string) bool {
 	for i := range len(target) {
 		if c := target[i]; c <= ' ' || c == 0x7f {
 			return false
 		}
 	}
-	return target != ""
+	return target == "*" || target != "" && target[0] == '/'
 }
 
 // appendBody writes a short body behind its head.

@@ -169,16 +169,6 @@ func within(t testing.TB, d time.Duration, what string, f func()) {
 	}
 }
 
-// waitFor polls until a condition holds.
-func waitFor(t testing.TB, what string, f func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !f(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: it did not come to that", what)
-		}
-	}
-}
-
 // secureServer is a real one with TLS, and the configuration of a client that trusts it.
 func secureServer(t testing.TB, h http.Handler, change func(*httptest.Server)) (*httptest.Server, *tls.Config) {
 	t.Helper()
