@@ -25,6 +25,7 @@ import (
 type built struct {
 	config      *config
 	declared    []declared // mappings: the file's own, and those of its sources once they were read
+	empty       []int      // of config.MappingsFrom, those that were read and hold no file
 	proxies     []netip.Prefix
 	issuers     []federation.Issuer
 	connections []proxy.Connection

@@ -57,8 +57,12 @@ type mappingsFile struct {
 // is wrong: it is most often half written.
 func parseMappings(file string, raw []byte, found *problems) []declared {
 	one := &problems{file: file}
-	root := parseDocument(raw, "the file is empty; write one mapping into it, or a list under mappings", one)
-	if root == nil {
+	const empty = "the file is empty; write one mapping into it, or a list under mappings"
+	root := parseDocument(raw, empty, one)
+	if root != nil && root.Tag == "!!null" {
+		one.add(0, "", empty)
+	}
+	if root == nil || len(one.list) > 0 {
 		found.merge(one)
 		return nil
 	}

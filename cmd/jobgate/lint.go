@@ -83,11 +83,16 @@ func lintConfig(b *built) ([]warning, error) {
 		path = d.at(path)
 		out = append(out, warning{File: d.doc.file, Line: lineOf(d.doc.root, path), Path: path, Lint: lint, Text: text})
 	}
-	order := make(map[string]int) // of the files
+	order := map[string]int{b.config.file: 0} // of the files
 	for _, d := range b.declared {
 		if _, known := order[d.doc.file]; !known {
 			order[d.doc.file] = len(order)
 		}
+	}
+	for _, i := range b.empty {
+		path := fmt.Sprintf("mappings_from[%d]", i)
+		out = append(out, warning{File: b.config.file, Line: lineOf(b.config.root, path), Path: path, Lint: "empty-source",
+			Text: "there is no *.yaml or *.yml file directly in it: nothing is in force from there"})
 	}
 	mappings, err := b.mappings()
 	if err != nil {

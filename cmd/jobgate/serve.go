@@ -334,7 +334,7 @@ func (s *server) run(ctx context.Context, reload <-chan os.Signal) error {
 		case err = <-failed:
 			stopped = true
 		case <-reload:
-			s.reload(background)
+			s.reload(ctx)
 		}
 	}
 	s.log.Info("stopping: calls under way get a moment to end")

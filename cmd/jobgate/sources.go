@@ -190,6 +190,9 @@ func (b *built) readSources(ctx context.Context) error {
 			continue
 		}
 		b.declared = append(b.declared, read.declared(found)...)
+		if len(read.Files) == 0 {
+			b.empty = append(b.empty, i)
+		}
 	}
 	b.checkMappings(found)
 	return found.or()

@@ -60,12 +60,18 @@ func (s *sources) start(ctx context.Context) error {
 	return s.bringLocked(ctx, s.b, s.list)
 }
 
-// bringLocked puts a configuration in force with all its sources. Where that is refused, because of what a source says
-// now, the configuration goes on with what that source said before: its own mappings are not held up.
+// bringLocked puts a configuration in force with all its sources. Where what a source says now is refused, the
+// configuration goes on with what that source said before: neither it nor the other sources are held up.
 func (s *sources) bringLocked(ctx context.Context, b *built, list []*source) error {
 	changed, fresh := changedOf(list)
-	err := s.takeLocked(ctx, b, list, changed)
-	if err != nil && (len(fresh) == len(changed) || s.takeLocked(ctx, b, list, fresh) != nil) {
+	good, bad := b.divide(changed)
+	for _, one := range fresh {
+		if bad[one] != nil {
+			return bad[one]
+		}
+	}
+	err := s.takeLocked(ctx, b, list, good)
+	if err != nil && (len(fresh) == len(good) || s.takeLocked(ctx, b, list, fresh) != nil) {
 		return err
 	}
 	s.b, s.list, s.refused = b, list, ""
@@ -169,27 +175,50 @@ func changedOf(list []*source) (changed, fresh []*source) {
 func (s *sources) evaluateLocked(ctx context.Context) {
 	changed, _ := changedOf(s.list)
 	s.clearLocked(changed)
-	set := s.setLocked()
-	if len(changed) == 0 || set == s.refused {
+	if len(changed) == 0 || s.setLocked() == s.refused {
 		return
 	}
-	err := s.takeLocked(ctx, s.b, s.list, changed)
-	if err == nil {
-		s.clearLocked(nil)
-		return
+	good, bad := s.b.divide(changed)
+	for one, err := range bad {
+		s.refuse(one, err)
 	}
-	for _, one := range changed {
+	var err error
+	if len(good) > 0 {
+		err = s.takeLocked(ctx, s.b, s.list, good)
+	}
+	for _, one := range good {
 		alone := err
-		if len(changed) > 1 {
+		if err != nil && len(good) > 1 {
 			alone = s.takeLocked(ctx, s.b, s.list, []*source{one})
 		}
 		if alone != nil {
 			s.refuse(one, alone)
 		}
 	}
+	changed, _ = changedOf(s.list)
+	s.clearLocked(changed)
 	if !temporary(err) {
 		s.refused = s.setLocked()
 	}
+}
+
+// divide tells the sources that are good for themselves from those that no other can mend.
+func (b *built) divide(changed []*source) (good []*source, bad map[*source]error) {
+	bad = make(map[*source]error)
+	for _, one := range changed {
+		one.mu.Lock()
+		c := one.latest
+		one.mu.Unlock()
+		found := &problems{file: one.name}
+		alone := *b
+		alone.declared = c.declared(found)
+		alone.checkMappings(found)
+		if bad[one] = found.or(); bad[one] == nil {
+			delete(bad, one)
+			good = append(good, one)
+		}
+	}
+	return good, bad
 }
 
 // temporary errors are those of the store: the same set can be taken a moment later.
@@ -280,8 +309,27 @@ func (s *sources) takeLocked(ctx context.Context, b *built, list, changed []*sou
 	return nil
 }
 
-// reload puts a configuration that was read anew in force, and what its sources say now.
+// reload puts a configuration that was read anew in force, and what its sources say now. While they are read, which can
+// take its time, the others go on being watched.
 func (s *sources) reload(ctx context.Context, cfg *config) error {
+	next, list, err := s.prepare(cfg)
+	if err != nil {
+		return err
+	}
+	if err := s.lookAll(ctx, list); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.bringLocked(context.WithoutCancel(ctx), next, list); err != nil {
+		return err
+	}
+	s.watchLocked()
+	return nil
+}
+
+// prepare checks a configuration and makes its sources; those that stay keep what is known of them.
+func (s *sources) prepare(cfg *config) (*built, []*source, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := *s.b
@@ -290,24 +338,8 @@ func (s *sources) reload(ctx context.Context, cfg *config) error {
 	next.checkSources(found)
 	next.checkMappings(found)
 	if err := found.or(); err != nil {
-		return err
+		return nil, nil, err
 	}
-	list, err := s.listLocked(&next)
-	if err != nil {
-		return err
-	}
-	if err := s.lookAll(ctx, list); err != nil {
-		return err
-	}
-	if err := s.bringLocked(ctx, &next, list); err != nil {
-		return err
-	}
-	s.watchLocked()
-	return nil
-}
-
-// listLocked returns the sources of a configuration; those that stay keep what is known of them.
-func (s *sources) listLocked(next *built) ([]*source, error) {
 	var list []*source
 	for _, c := range next.config.MappingsFrom {
 		i := slices.IndexFunc(s.list, func(one *source) bool { return one.config == c })
@@ -317,11 +349,11 @@ func (s *sources) listLocked(next *built) ([]*source, error) {
 		}
 		one, err := next.newSource(c)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		list = append(list, one)
 	}
-	return list, nil
+	return &next, list, nil
 }
 
 // views are the sources as the admin API shows them.
