@@ -204,7 +204,7 @@ func BenchmarkExchange(b *testing.B) {
 	keys.clock.set(time.Now())
 	w := newWorld(b, agents())
 	exchange, err := federation.NewExchange(federation.ExchangeConfig{
-		Verify: keys.Verify, Liveness: w.live, Mappings: w.mappings, Sessions: w.sessions, Store: w.db,
+		Verify: keys.Verify, Liveness: w.live, Mappings: w.mappings, Sessions: w.sessions, Store: w.db, Trail: w.db,
 	})
 	if err != nil {
 		b.Fatal(err)

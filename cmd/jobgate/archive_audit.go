@@ -179,7 +179,7 @@ func (a *archiveOptions) printStream(e archive.Entry, m archive.AuditManifest) e
 	for _, row := range [][2]string{
 		{"stream", m.Stream}, {"where", e.Location}, {"after", after},
 		{"opened", m.Opened.Format(time.RFC3339)}, {"ended", m.Ended.Format(time.RFC3339) + ": " + m.Reason},
-		{"exchanges", fmt.Sprintf("%d opened, %d renewed, %d joined, %d refused, %d further refusals summed up", t.Opened, t.Renewed, t.Joined, t.Refused, t.Suppressed)},
+		{"exchanges", fmt.Sprintf("%d opened, %d renewed, %d joined, %d refused, %d tried, %d further ones summed up", t.Opened, t.Renewed, t.Joined, t.Refused, t.Tried, t.Suppressed)},
 		{"acts", strconv.FormatInt(t.Acts, 10)}, {"missing", strconv.FormatInt(m.Missing, 10)},
 		{"events", fmt.Sprintf("%d in %s, head %s", m.Events, plural(len(m.Parts), "part"), m.Head)},
 	} {
@@ -280,7 +280,7 @@ func (t *teller) exchange(l record.Line, e *record.Exchange) {
 	}
 	t.told(l, "%s", text)
 	if e.Outcome == "refused" {
-		t.told(l, "          %s: %s", line(e.Reason, 40), line(e.Detail, 160))
+		t.told(l, "          %s: %s", line(e.Reason, 40), line(strings.TrimPrefix(e.Detail, e.Reason+": "), 160))
 	}
 	for _, f := range e.Failed {
 		t.told(l, "          %s fails %s: it is %s, wanted %s", line(f.Mapping, 64), line(strings.TrimSpace(f.Kind+" "+f.On), 60), line(f.Got, 80), line(f.Wanted, 80))

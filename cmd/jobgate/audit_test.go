@@ -166,7 +166,7 @@ func TestAuditStream(t *testing.T) {
 	for args, has := range map[string][]string{
 		"archive ls --audit":                  {"AUDIT STREAM", "aud_", "finished"},
 		"archive verify --audit":              {": good: signed, whole, ", "note: it names no stream before it"},
-		"archive show --day " + today():       {"1 opened, 0 renewed, 1 joined, 3 refused, 0 further refusals"},
+		"archive show --day " + today():       {"1 opened, 0 renewed, 1 joined, 3 refused, 0 tried, 0 further ones"},
 		"archive replay --day " + today():     {"agents fails match ref: it is 'refs/heads/next', wanted 'refs/heads/main'", "act       session.close of " + opened.SessionID + " by operator on the control socket (socket)"},
 		"archive export --day " + today():     {`"type":"exchange","exchange":"x_`},
 		"archive verify --day " + today():     {": good: "},

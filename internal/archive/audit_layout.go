@@ -32,6 +32,7 @@ type AuditTotals struct {
 	Renewed    int64 `json:"renewed"`
 	Joined     int64 `json:"joined"`
 	Refused    int64 `json:"refused"`    // written one by one
+	Tried      int64 `json:"tried"`      // likewise; nothing was given out
 	Suppressed int64 `json:"suppressed"` // summed up
 	Acts       int64 `json:"acts"`
 }
@@ -40,7 +41,7 @@ func (t *AuditTotals) add(e record.Event) {
 	switch e.Type {
 	case record.TypeExchange:
 		d, _ := as[record.Exchange](e.Data)
-		for outcome, n := range map[string]*int64{"opened": &t.Opened, "renewed": &t.Renewed, "joined": &t.Joined, "refused": &t.Refused} {
+		for outcome, n := range map[string]*int64{"opened": &t.Opened, "renewed": &t.Renewed, "joined": &t.Joined, "refused": &t.Refused, "tried": &t.Tried} {
 			if d.Outcome == outcome {
 				*n++
 			}
