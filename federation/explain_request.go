@@ -58,7 +58,7 @@ func (x *Explainer) token(ctx context.Context, r api.ExplainRequest) (api.Explan
 	if err == nil {
 		out.Verified = true
 		x.judge(&out, id, r.Mapping, x.c.Now())
-		for _, check := range []func(context.Context, *api.Explanation, access.Identity) error{x.window, x.seen, x.alive} {
+		for _, check := range []func(context.Context, *api.Explanation, access.Identity) error{x.stopped, x.window, x.seen, x.alive} {
 			if err := check(ctx, &out, id); err != nil {
 				return out, err
 			}
@@ -86,6 +86,9 @@ func (x *Explainer) claims(r api.ExplainRequest) (api.Explanation, error) {
 		return out, err
 	}
 	x.judge(&out, id, r.Mapping, x.c.Now())
+	if err := x.stopped(context.Background(), &out, id); err != nil {
+		return out, err
+	}
 	for i, err := range wrong {
 		refusal := x.refusal(err)
 		if i == 0 {
@@ -120,6 +123,9 @@ func (x *Explainer) exchange(ctx context.Context, id string) (api.Explanation, e
 	}
 	// As it was then: a token that is old by now was not.
 	x.judge(&out, e.Identity, e.Asked, e.At)
+	if err := x.stopped(ctx, &out, e.Identity); err != nil {
+		return out, err
+	}
 	if err := x.window(ctx, &out, e.Identity); err != nil {
 		return out, err
 	}
@@ -192,6 +198,17 @@ func (x *Explainer) suggest(id access.Identity) (Suggestion, error) {
 		return Suggestion{}, fmt.Errorf("issuer %s is not trusted", shown(id.IssuerURL))
 	}
 	return suggest(id, issuer.provider, x.c.Connections)
+}
+
+// stopped says whether an operator holds the mapping back.
+func (x *Explainer) stopped(_ context.Context, out *api.Explanation, _ access.Identity) error {
+	if x.c.Exchange == nil || out.Outcome != "granted" {
+		return nil
+	}
+	if stop, held := x.c.Exchange.c.Stops.OfMapping(out.Mapping); held {
+		refused(out, access.ReasonStopped, access.PublicText(stop.RefuseExchange()), "jobgate stop ls shows who stopped what; jobgate resume lifts it")
+	}
+	return nil
 }
 
 // window says whether the job's session under its mapping is over already. Nothing is written.

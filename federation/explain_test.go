@@ -422,6 +422,11 @@ func TestExplainOpensNothing(t *testing.T) {
 			t.Fatalf("before the exchange: %+v", e)
 		}
 	}
+	w.halt(access.StopMapping, "agents")
+	if e := explained(); e.Outcome != "refused" || e.Refusal.Reason != "stopped" || !strings.Contains(e.Refusal.Detail, "key leaked") {
+		t.Errorf("while it is stopped: %+v, %+v", e.Outcome, e.Refusal)
+	}
+	w.resume(access.StopMapping, "agents")
 	if list, err := w.sessions.List(t.Context(), false); err != nil || len(list) != 0 {
 		t.Fatalf("explaining opened %v, %v", list, err)
 	}

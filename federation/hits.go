@@ -135,12 +135,10 @@ func (h *Hits) countLocked(key hitKey, n int64, last time.Time) {
 
 // exchanged counts an exchange that found its mapping.
 func (h *Hits) exchanged(e AuditEvent) {
-	if h == nil || e.Mapping == "" {
+	outcome, counted := map[string]access.Outcome{"opened": access.OutcomeOpened, "renewed": access.OutcomeRenewed,
+		"joined": access.OutcomeJoined, "refused": access.OutcomeTurnedAway}[e.Outcome]
+	if h == nil || e.Mapping == "" || e.Door == TryDoor || !counted {
 		return
-	}
-	outcome := access.Outcome(e.Outcome)
-	if e.Outcome == "refused" {
-		outcome = access.OutcomeTurnedAway
 	}
 	h.Add(access.Hit{Mapping: e.Mapping, Outcome: outcome})
 }

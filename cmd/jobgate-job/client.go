@@ -44,6 +44,7 @@ type refused struct {
 	status      int
 	code        string
 	description string
+	stopped     bool // by an operator, who may resume it
 }
 
 func (r *refused) Error() string {
@@ -250,7 +251,7 @@ func (j *jobgate) read(path string, status int, body []byte, into any) error {
 	if path != pathToken && path != pathTry {
 		what = "a question about the session"
 	}
-	return &refused{what: what, status: status, code: no.Error, description: no.Description}
+	return &refused{what: what, status: status, code: no.Error, description: no.Description, stopped: no.Reason == access.ReasonStopped}
 }
 
 // send makes one request and reads its answer.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"maps"
+	"net/http"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -161,6 +162,45 @@ func TestExecRenews(t *testing.T) {
 		t.Errorf("exec = %d, the call %q:\n%s", got.code, got.stdout, got.stderr)
 	}
 }
+
+// TestExecOutlivesAStop has everything stopped for many leases: the renewal does not give up, and the job goes on when it
+// is resumed.
+func TestExecOutlivesAStop(t *testing.T) {
+	needs(t, "curl", "apt-get install curl")
+	w := newWorld(t, worldConfig{lease: "1s", script: testkit.ScriptSay("hello")})
+	resumed := filepath.Join(t.TempDir(), "resumed")
+	env := w.githubJob(nil)
+	env["RESUMED"] = resumed
+	done := make(chan result, 1)
+	go func() {
+		done <- w.run(env, "exec", "--", "sh", "-c", `while ! test -e "$RESUMED"; do sleep 0.1; done; sleep 2; `+call)
+	}()
+	w.eventually("the session is open", func() bool { return len(w.sessions()) == 1 })
+	stop := func(method string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, w.control+"/v1/stops/all", strings.NewReader(""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+adminToken)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s = %+v, %v", method, resp, err)
+		}
+		_ = resp.Body.Close()
+	}
+	stop(http.MethodPut)
+	w.eventually("renewals are refused", func() bool { return strings.Count(w.log.String(), "reason=stopped") > maxRefused })
+	stop(http.MethodDelete)
+	write(t, resumed, "")
+	got := <-done
+	if got.code != 0 || got.stdout != "200" || !strings.Contains(got.stderr, "everything is stopped by an operator") {
+		t.Errorf("exec = %d, the call %q:\n%s", got.code, got.stdout, got.stderr)
+	}
+}
+
+// maxRefused is more refusals than end a renewal otherwise.
+const maxRefused = 5
 
 // TestExecRotates has a token file that is written anew while the command runs, as Kubernetes does, and a lease that a
 // token which was already shown cannot renew.

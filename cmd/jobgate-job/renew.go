@@ -71,11 +71,14 @@ func (r *renewal) run(ctx context.Context) {
 func (r *renewal) round(ctx context.Context) string {
 	led, err := r.renew(ctx)
 	var away *unreachable
+	var no *refused
 	switch {
 	case ctx.Err() != nil:
 		return ""
 	case err == nil:
 		r.refusals = 0
+	case errors.As(err, &no) && no.stopped: // the lease stands still, and may be renewed once it is resumed
+		r.say("not renewed: %v", err)
 	case !errors.As(err, &away):
 		r.refusals++
 		r.say("not renewed: %v", err)

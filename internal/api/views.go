@@ -176,6 +176,8 @@ type OAuthError struct {
 	Error       string `json:"error"`
 	Description string `json:"error_description,omitempty"`
 	ExchangeID  string `json:"exchange_id,omitempty"`
+	// Reason is "stopped" where an operator has stopped what the job asked for: that passes by itself, nothing else does.
+	Reason string `json:"reason,omitempty"`
 }
 
 // Introspection is the answer of POST /oauth/introspect: RFC 7662 section 2.2, and the summary of the session.

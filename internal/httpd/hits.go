@@ -54,6 +54,16 @@ func hitsView(m federation.MappingInfo, days int, counts []access.HitCount, samp
 	for _, grant := range m.Spec.Grants {
 		t.declareGrant(grant, m.Spec.Mode)
 	}
+	for _, o := range m.Spec.Overrides { // counts are by name: a rule that an override repeats has one line
+		mode := m.Spec.Mode
+		if o.Mode != "" {
+			mode = o.Mode
+		}
+		for _, grant := range o.Grants {
+			t.declareGrant(grant, mode)
+		}
+		t.out.Enforce.Observing = t.out.Enforce.Observing || o.Mode == "observe"
+	}
 	for _, c := range counts {
 		t.add(c)
 	}

@@ -148,6 +148,9 @@ func (j *Jobs) refuse(w http.ResponseWriter, err error) {
 		if refusal.Public != code {
 			body.Description = refusal.Public
 		}
+		if refusal.Reason == access.ReasonStopped {
+			body.Reason = refusal.Reason
+		}
 		if refusal.RetryAfter > 0 {
 			w.Header().Set("Retry-After", fmt.Sprintf("%d", int(refusal.RetryAfter.Seconds())+1))
 		}
