@@ -279,7 +279,7 @@ func (x *Exchange) open(ctx context.Context, a *attempt, m *mappingInForce, id a
 	window := access.Window{Opens: now, Closes: now.Add(policy.Window.Max)}
 	asleep := earlier(now.Add(policy.Window.Lease), window.Closes)
 	session := access.NewSession(access.SessionConfig{
-		ID: name, Identity: id, Job: Job(id), Window: window, Asleep: asleep, Policy: policy,
+		ID: name, Identity: id, Job: Job(id), Window: window, Asleep: asleep, Policy: policy, Counter: x.c.Sessions.counts.get,
 	})
 	text, token, err := x.newToken(session, a, want, now)
 	if err != nil {

@@ -320,14 +320,14 @@ func (f *faultyStore) set(change func(*faultyStore)) {
 
 var errDisk = &access.Error{Code: access.CodeUnavailable, Public: "the store does not answer", Err: errors.New("disk is full")}
 
-func (f *faultyStore) EndSessions(ctx context.Context, ends []access.SessionEnd) error {
+func (f *faultyStore) EndSessions(ctx context.Context, ends []access.SessionEnd, counters []access.CounterRow) error {
 	f.mu.Lock()
 	fail := f.failEnds
 	f.mu.Unlock()
 	if fail {
 		return errDisk
 	}
-	return f.DB.EndSessions(ctx, ends)
+	return f.DB.EndSessions(ctx, ends, counters)
 }
 
 func (f *faultyStore) SaveMappings(ctx context.Context, changes []access.MappingChange) error {

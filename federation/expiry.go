@@ -172,13 +172,15 @@ func (s *Sessions) checkpoint(ctx context.Context) {
 		changed = append(changed, change{e, n, asleep})
 		usage = append(usage, use)
 	}
-	if len(usage) == 0 {
+	counters := s.counts.changed() // after the sessions' own: see counterBook
+	if len(usage)+len(counters.rows) == 0 {
 		return
 	}
-	if err := s.c.Store.SaveUsage(ctx, usage); err != nil {
+	if err := s.c.Store.SaveUsage(ctx, usage, counters.rows); err != nil {
 		s.c.Log.Error("counters could not be written down and are tried again", "sessions", len(usage), "err", err)
 		return
 	}
+	counters.saved()
 	for _, c := range changed {
 		c.entry.mu.Lock()
 		c.entry.saved, c.entry.asleep = c.changes, c.asleep
@@ -203,6 +205,7 @@ func (s *Sessions) prune(ctx context.Context) {
 		return
 	}
 	s.pruned = now
+	s.counts.retire(now.Add(-counterMemory))
 	if err := s.c.Store.Prune(ctx); err != nil {
 		s.c.Log.Warn("old rows could not be deleted", "err", err)
 	}

@@ -25,7 +25,7 @@ func (m *Mapping) Examine(id access.Identity, now time.Time) []api.MappingCondit
 		return []api.MappingCondition{issuer}
 	}
 	e.out = append(e.out, issuer)
-	for _, part := range []func(){e.matches, e.required, e.paths, e.denied, e.forbidden, e.equal, e.subject, e.jobKey, e.age, e.triggers, e.when, e.override} {
+	for _, part := range []func(){e.matches, e.required, e.paths, e.denied, e.forbidden, e.equal, e.subject, e.jobKey, e.age, e.triggers, e.when, e.override, e.counted} {
 		part()
 	}
 	return e.out

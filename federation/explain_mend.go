@@ -74,7 +74,7 @@ func (f *mending) condition(c api.MappingCondition) {
 		f.unnamed(c)
 	case "max_age":
 		f.stop("the token is too old: let the job fetch a fresh one right before the exchange")
-	case "require", "paths", "deny", "equal":
+	case "require", "paths", "deny", "equal", "limits":
 		if c.Reason == reasonMissing {
 			f.missing(c.On)
 			return

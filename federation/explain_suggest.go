@@ -234,7 +234,7 @@ func suggestedGrant(connections map[string]string) api.Grant {
 		}
 	}
 	for _, name := range sortedNames(connections) {
-		return api.Grant{Connection: name, Allow: []string{"GET /"}, Limits: api.Limits{Requests: suggestedRequests}}
+		return api.Grant{Connection: name, Allow: []string{"GET /"}, Limits: api.LimitsList{{Requests: suggestedRequests}}}
 	}
 	return modelGrant("anthropic")
 }
@@ -242,6 +242,6 @@ func suggestedGrant(connections map[string]string) api.Grant {
 func modelGrant(name string) api.Grant {
 	return api.Grant{
 		Connection: name, Allow: []string{"POST /v1/messages", "POST /v1/messages/count_tokens"},
-		Limits: api.Limits{Requests: suggestedRequests, OutputTokens: suggestedOutputTokens},
+		Limits: api.LimitsList{{Requests: suggestedRequests, OutputTokens: suggestedOutputTokens}},
 	}
 }

@@ -61,12 +61,15 @@ func missingFeature(entry string, g api.Grant, kind string) string {
 
 // limits finds grants that bound nothing: an agent in a loop is not told apart from one at work.
 func (l *linting) limits(at string, g api.Grant, kind string) {
+	requests := slices.ContainsFunc(g.Limits, func(n api.Limits) bool { return n.Requests > 0 })
+	output := slices.ContainsFunc(g.Limits, func(n api.Limits) bool { return n.OutputTokens > 0 })
+	l.counted(at, g)
 	switch {
-	case kind == "anthropic" && g.Limits.OutputTokens == 0 && g.Limits.Requests == 0:
+	case kind == "anthropic" && !output && !requests:
 		l.find("no-limit", at, "a job may spend without a bound; write limits: {requests: 500, output_tokens: 2000000}, or what a run of yours needs at most")
-	case kind == "anthropic" && g.Limits.OutputTokens == 0:
+	case kind == "anthropic" && !output:
 		l.find("no-limit", at+".limits", "requests are bounded and their cost is not; add output_tokens")
-	case g.Limits.Requests == 0:
+	case !requests:
 		l.find("no-limit", at, "a job may send any number of requests; write limits: {requests: 500}, or what a run of yours needs at most")
 	}
 }

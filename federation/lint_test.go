@@ -12,7 +12,7 @@ import (
 
 // clean is a mapping in which no lint finds anything.
 func clean(m *api.Mapping) {
-	m.Grants[1].Limits.Requests = 10
+	m.Grants[1].Limits = api.LimitsList{{Requests: 10}}
 }
 
 func lint(t *testing.T, specs ...api.Mapping) []federation.Finding {
@@ -106,9 +106,9 @@ func TestLint(t *testing.T) {
 		{"a window of seven hours on machines of one's own", []func(*api.Mapping){window(7 * time.Hour), match("runner_environment", "self-hosted")}, nil},
 		{"a window of a week", []func(*api.Mapping){window(7 * 24 * time.Hour), match("runner_environment", "self-hosted")}, []string{"long-window window.max | longer than 120h"}},
 		{"a window of four hours at GitLab", []func(*api.Mapping){asGitLab, window(4 * time.Hour)}, []string{"long-window window.max | 3h"}},
-		{"no limits", []func(*api.Mapping){grant(func(g *api.Grant) { g.Limits = api.Limits{} })}, []string{"no-limit grants[0] | output_tokens: 2000000"}},
-		{"requests only", []func(*api.Mapping){grant(func(g *api.Grant) { g.Limits = api.Limits{Requests: 5} })}, []string{"no-limit grants[0].limits | add output_tokens"}},
-		{"no limit of a web service", []func(*api.Mapping){func(m *api.Mapping) { m.Grants[1].Limits.Requests = 0 }}, []string{"no-limit grants[1] | any number"}},
+		{"no limits", []func(*api.Mapping){grant(func(g *api.Grant) { g.Limits = nil })}, []string{"no-limit grants[0] | output_tokens: 2000000"}},
+		{"requests only", []func(*api.Mapping){grant(func(g *api.Grant) { g.Limits = api.LimitsList{{Requests: 5}} })}, []string{"no-limit grants[0].limits | add output_tokens"}},
+		{"no limit of a web service", []func(*api.Mapping){func(m *api.Mapping) { m.Grants[1].Limits = nil }}, []string{"no-limit grants[1] | any number"}},
 		{"nothing allowed", []func(*api.Mapping){grant(func(g *api.Grant) { g.Allow = nil })}, []string{"unreachable grants[0].allow | every call is refused"}},
 		{"no messages", []func(*api.Mapping){grant(func(g *api.Grant) { g.Allow = []string{"POST /v1/messages/count_tokens"} })}, []string{"unreachable grants[0].allow | no agent can work"}},
 		{"twice", []func(*api.Mapping){grant(func(g *api.Grant) { g.Allow = append(g.Allow, g.Allow[0]) })}, []string{"unreachable grants[0].allow[2] | twice"}},

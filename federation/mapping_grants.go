@@ -53,7 +53,8 @@ func (c mappingCheck) grant(at string, g api.Grant, kind string, p *provider) (a
 			return none, wrong(fmt.Sprintf("%s.allow[%d]", at, i), "%w", err)
 		}
 	}
-	if err := checkLimits(at+".limits", g.Limits); err != nil {
+	limits, err := checkLimits(at+".limits", g.Limits, p)
+	if err != nil {
 		return none, err
 	}
 	for i, feature := range g.Features {
@@ -72,7 +73,7 @@ func (c mappingCheck) grant(at string, g api.Grant, kind string, p *provider) (a
 	}
 	out := access.Grant{
 		Connection: g.Connection, Allow: g.Allow, Rules: rules, Features: g.Features, OnDeny: onDeny,
-		Limits: access.Limits{Requests: g.Limits.Requests, InputTokens: g.Limits.InputTokens, OutputTokens: g.Limits.OutputTokens, Models: g.Limits.Models},
+		Limits: limits,
 	}
 	if g.Mask != nil {
 		out.MaskRequests, out.MaskResponses = g.Mask.Requests, g.Mask.Responses
@@ -93,23 +94,6 @@ func (c mappingCheck) allow(entry string) error {
 	}
 	if !allowShape.MatchString(entry) {
 		return fmt.Errorf("%q is no entry; write METHOD /path/{template}, such as POST /v1/messages", entry)
-	}
-	return nil
-}
-
-func checkLimits(at string, l api.Limits) error {
-	for _, limit := range []struct {
-		name string
-		n    int64
-	}{{"requests", l.Requests}, {"input_tokens", l.InputTokens}, {"output_tokens", l.OutputTokens}} {
-		if limit.n < 0 {
-			return wrong(at+"."+limit.name, "%d is negative; leave it out for no limit", limit.n)
-		}
-	}
-	for i, model := range l.Models {
-		if model == "" || strings.Contains(strings.TrimSuffix(model, "*"), "*") {
-			return wrong(fmt.Sprintf("%s.models[%d]", at, i), "%q is no model; write a name, or a prefix that ends in *", model)
-		}
 	}
 	return nil
 }

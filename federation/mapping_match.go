@@ -75,6 +75,11 @@ func (m *Mapping) absent(id access.Identity, _ time.Time) []error {
 			out = append(out, m.lacks(name))
 		}
 	}
+	for _, name := range m.countedBy(id) {
+		if _, ok := id.Claims.Value(name); !ok {
+			out = append(out, m.fails(reasonMissing, "its limits are counted per %s, which the token does not have", name))
+		}
+	}
 	for _, p := range m.spec.Paths {
 		if nested(id.Claims, p.Path) == nil {
 			out = append(out, m.fails(reasonMissing, "it needs claim %s, which the token does not have", strings.Join(p.Path, "/")))

@@ -215,8 +215,8 @@ func TestNewMappingRefuses(t *testing.T) {
 		{"one connection twice", func(m *api.Mapping) { m.Grants[1].Connection = "anthropic" }, "grants[1].connection", "twice"},
 		{"an entry without a method", grant(func(g *api.Grant) { g.Allow[1] = "/v1/messages" }), "grants[0].allow[1]", "METHOD /path/{template}"},
 		{"an entry with a query", grant(func(g *api.Grant) { g.Allow[0] = "GET /v1?x" }), "grants[0].allow[0]", "METHOD"},
-		{"a negative limit", grant(func(g *api.Grant) { g.Limits.InputTokens = -1 }), "grants[0].limits.input_tokens", "negative"},
-		{"a star in the middle", grant(func(g *api.Grant) { g.Limits.Models = []string{"claude-*-5"} }), "grants[0].limits.models[0]", "ends in *"},
+		{"a negative limit", grant(func(g *api.Grant) { g.Limits[0].InputTokens = -1 }), "grants[0].limits.input_tokens", "negative"},
+		{"a star in the middle", grant(func(g *api.Grant) { g.Limits[0].Models = []string{"claude-*-5"} }), "grants[0].limits.models[0]", "ends in *"},
 		{"unknown feature", grant(func(g *api.Grant) { g.Features = []string{"web_serach"} }), "grants[0].features[0]", "write one of: web_search, files"},
 		{"unknown on_deny", grant(func(g *api.Grant) { g.OnDeny = "warn" }), "grants[0].on_deny", "tell, stop or fail"},
 

@@ -166,7 +166,7 @@ func TestLintOverrides(t *testing.T) {
 			[]string{"unreachable overrides[3].match.repository_owner_id | serves no job"}},
 		{"by name", func(m *api.Mapping) { m.Overrides[3].Match = map[string]api.Values{"repository": {"octo/tools"}} },
 			[]string{"override-not-pinned overrides[3].match | match one of enterprise_id, repository_owner_id, repository_id, actor_id"}},
-		{"grants without a limit", func(m *api.Mapping) { m.Overrides, m.Overrides[0].Grants[0].Limits = m.Overrides[:3], api.Limits{} },
+		{"grants without a limit", func(m *api.Mapping) { m.Overrides, m.Overrides[0].Grants[0].Limits = m.Overrides[:3], nil },
 			[]string{"no-limit overrides[0].grants[0] | without a bound"}},
 		{"a long window", func(m *api.Mapping) {
 			m.Overrides = m.Overrides[:3]

@@ -19,8 +19,9 @@ type SessionStore interface {
 	SessionOfJob(ctx context.Context, key access.LedgerKey) (access.SessionRow, bool, error)
 	TokenByHash(ctx context.Context, hash access.TokenHash) (access.StoredToken, bool, error)
 	TokensOfSession(ctx context.Context, session string) ([]access.StoredToken, error)
-	EndSessions(ctx context.Context, ends []access.SessionEnd) error
-	SaveUsage(ctx context.Context, usage []access.Usage) error
+	EndSessions(ctx context.Context, ends []access.SessionEnd, counters []access.CounterRow) error
+	SaveUsage(ctx context.Context, usage []access.Usage, counters []access.CounterRow) error
+	CounterRows(ctx context.Context) ([]access.CounterRow, error)
 	UndoOpening(ctx context.Context, session string) error
 	Prune(ctx context.Context) error
 }
@@ -71,6 +72,7 @@ const (
 type Sessions struct {
 	c      SessionsConfig
 	tokens [shards]tokenShard
+	counts counterBook // what jobs count together
 	misses missCache
 	told   toldJobs
 	wake   chan struct{} // to Run: an earlier deadline

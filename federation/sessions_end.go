@@ -106,10 +106,12 @@ func (d ending) row(now time.Time) access.SessionEnd {
 
 // saveEnds writes ends to the store. What fails stays marked in its entry.
 func (s *Sessions) saveEnds(ctx context.Context, ends []ending, rows []access.SessionEnd) {
-	if err := s.c.Store.EndSessions(ctx, rows); err != nil {
+	counters := s.counts.changed() // after the sessions' own: see counterBook
+	if err := s.c.Store.EndSessions(ctx, rows, counters.rows); err != nil {
 		s.c.Log.Error("the end of sessions could not be written down and is tried again", "sessions", len(ends), "err", err)
 		return
 	}
+	counters.saved()
 	for _, end := range ends {
 		end.entry.mu.Lock()
 		end.entry.unsaved = nil

@@ -20,6 +20,11 @@ type Recovered map[string]map[string]access.Counts
 // the record gets it. nil says that there are no records to compare with. It returns the ids of records whose
 // session the store does not know.
 func (s *Sessions) Restore(ctx context.Context, recovered Recovered) (unknown []string, err error) {
+	counters, err := s.c.Store.CounterRows(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.counts.load(counters)
 	rows, err := s.c.Store.SessionRows(ctx, true, 0)
 	if err != nil {
 		return nil, err
@@ -52,6 +57,7 @@ func (s *Sessions) restore(ctx context.Context, row access.SessionRow, recovered
 		// The process died between the store and the record: no token of this session was ever given out.
 		return s.c.Store.UndoOpening(ctx, row.ID)
 	}
+	s.recount(row, counts)
 	e, err := s.load(ctx, row, counts)
 	if err != nil {
 		return err
@@ -110,7 +116,7 @@ func (s *Sessions) fromStore(row access.SessionRow, policy *access.Policy, count
 		asleep = lease
 	}
 	return access.NewSession(access.SessionConfig{
-		ID: row.ID, Identity: row.Identity, Job: Job(row.Identity), Policy: policy, Counts: counts, Tally: row.Tally,
+		ID: row.ID, Identity: row.Identity, Job: Job(row.Identity), Policy: policy, Counts: counts, Tally: row.Tally, Counter: s.counts.get,
 		Window: access.Window{Opens: opens, Closes: closes}, Asleep: asleep,
 	})
 }

@@ -179,9 +179,9 @@ func TestCountsAfterTheEnd(t *testing.T) {
 	inTime(t, func(t *testing.T) {
 		w := newWorld(t, agents())
 		o := w.mustOpen("1/a")
-		_, _ = o.Session.Reserve("anthropic", access.Limits{}, 100, true, time.Now())
+		hold, _ := o.Session.Reserve("anthropic", access.Limits{}, 100, true, time.Now())
 		w.must(w.sessions.End(t.Context(), o.Session.ID, access.EndClosed, "job"))
-		o.Session.Settle("anthropic", 100, 10, 40) // the call that was cut is settled after the end
+		o.Session.Settle(hold, 10, 40) // the call that was cut is settled after the end
 		time.Sleep(2 * time.Second)
 		row, err := w.db.SessionRow(t.Context(), o.Session.ID)
 		if err != nil || row.Counts["anthropic"] != (access.Counts{Requests: 1, InputTokens: 10, OutputTokens: 40}) {

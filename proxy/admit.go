@@ -74,7 +74,7 @@ func (f *flight) countDenial(d access.Decision, what string) {
 
 // reserve counts the call against the grant's limits.
 func (f *flight) reserve() error {
-	_, err := f.s.Reserve(f.conn.Name, f.grant.Limits(), f.call.MaxTokens, f.grant.Enforces(), f.p.c.Now())
+	hold, err := f.s.Reserve(f.conn.Name, f.grant.Limits(), f.call.MaxTokens, f.grant.Enforces(), f.p.c.Now())
 	if err != nil {
 		d := access.Decision{Rule: "limits", Reason: access.PublicText(err)}
 		if f.grant.Enforces() {
@@ -85,7 +85,7 @@ func (f *flight) reserve() error {
 		f.noteDecision("call", access.Decision{Effect: access.Allow,
 			Observed: []access.Observation{{Rule: d.Rule, Effect: access.Deny, Reason: d.Reason}}})
 	}
-	f.counted, f.reserved = true, f.call.MaxTokens
+	f.counted, f.reserved, f.hold = true, f.call.MaxTokens, hold
 	return nil
 }
 
@@ -271,7 +271,7 @@ func (f *flight) stillAdmitted(asked access.Decision) error {
 		f.noteDecision("call", d)
 		return f.refused(access.Decision{Rule: d.Rule, Reason: d.Reason + ": the mapping was changed while people decided; send it again to ask anew"})
 	}
-	f.s.Release(f.conn.Name, f.reserved)
+	f.s.Release(f.hold)
 	f.counted = false
 	return f.reserve()
 }

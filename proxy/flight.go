@@ -47,6 +47,7 @@ type flight struct {
 	noted          bool           // call.started is in the record or pending: call.ended must follow
 	reserved       int64          // output tokens
 	counted        bool           // a request is counted in the ledger
+	hold           access.Hold    // where it is counted
 	sent           time.Time      // zero until the request left
 	streaming      bool           // the client got the head of an event stream
 	answering      bool           // the client got a head
@@ -297,13 +298,13 @@ func (f *flight) settle(err error) access.Counts {
 		return access.Counts{}
 	}
 	if f.sent.IsZero() {
-		return f.s.Release(f.conn.Name, f.reserved)
+		return f.s.Release(f.hold)
 	}
 	output := f.usage.OutputTokens
 	if !f.metered && err != nil && f.upstreamStatus < 400 && !unreached(err) && output < f.reserved {
 		output = f.reserved
 	}
-	return f.s.Settle(f.conn.Name, f.reserved, f.usage.InputTokens+f.usage.CacheReadTokens+f.usage.CacheCreationTokens, output)
+	return f.s.Settle(f.hold, f.usage.InputTokens+f.usage.CacheReadTokens+f.usage.CacheCreationTokens, output)
 }
 
 // ruleOf is what of a grant an error names.

@@ -78,7 +78,7 @@ func TestApply(t *testing.T) {
 		}
 	}
 	var m api.MappingView
-	if err := json.Unmarshal([]byte(w.must("-o", "json", "mappings", "show", "nightly")), &m); err != nil || m.Revision != 2 || m.Spec.Grants[0].Limits.Requests != 9 {
+	if err := json.Unmarshal([]byte(w.must("-o", "json", "mappings", "show", "nightly")), &m); err != nil || m.Revision != 2 || m.Spec.Grants[0].Limits[0].Requests != 9 {
 		t.Errorf("in force: %+v, %v", m, err)
 	}
 	shown := w.must("mappings", "show", "nightly")

@@ -27,7 +27,12 @@ func walkKeys(n *yaml.Node, t reflect.Type, path string, found *problems) {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
-	if t.Implements(unmarshaler) || reflect.PointerTo(t).Implements(unmarshaler) {
+	if t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct && n.Kind == yaml.MappingNode && reflect.PointerTo(t).Implements(unmarshaler) {
+		walkStruct(n, t.Elem(), path, found) // one, or a list of them
+		return
+	}
+	structs := t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct
+	if !structs && (t.Implements(unmarshaler) || reflect.PointerTo(t).Implements(unmarshaler)) {
 		return
 	}
 	switch {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/jobgate/jobgate/internal/access"
 	"github.com/jobgate/jobgate/internal/api"
 )
 
@@ -174,19 +175,33 @@ func grantParts(g api.Grant) []string {
 	if len(g.Allow) == 0 {
 		out[0] = "no call at all: allow is empty"
 	}
-	for _, limit := range []struct {
-		n    int64
-		name string
-	}{{g.Limits.Requests, "requests"}, {g.Limits.InputTokens, "input tokens"}, {g.Limits.OutputTokens, "output tokens"}} {
-		if limit.n > 0 {
-			out = append(out, fmt.Sprintf("%d %s", limit.n, limit.name))
-		}
-	}
-	if len(g.Limits.Models) > 0 {
-		out = append(out, "models "+strings.Join(g.Limits.Models, ", "))
+	for _, l := range g.Limits {
+		out = append(out, limitParts(l)...)
 	}
 	if len(g.Features) > 0 {
 		out = append(out, "features "+strings.Join(g.Features, ", "))
+	}
+	return out
+}
+
+func limitParts(l api.Limits) (out []string) {
+	per := ""
+	if l.Per != "" && l.Per != "job" {
+		if l.Period == 0 {
+			l.Period = api.Duration(access.DefaultPeriod)
+		}
+		per = fmt.Sprintf(" per %s in %s", l.Per, shortDuration(l.Period))
+	}
+	for _, limit := range []struct {
+		n    int64
+		name string
+	}{{l.Requests, "requests"}, {l.InputTokens, "input tokens"}, {l.OutputTokens, "output tokens"}} {
+		if limit.n > 0 {
+			out = append(out, fmt.Sprintf("%d %s%s", limit.n, limit.name, per))
+		}
+	}
+	if len(l.Models) > 0 {
+		out = append(out, "models "+strings.Join(l.Models, ", "))
 	}
 	return out
 }

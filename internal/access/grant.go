@@ -84,6 +84,18 @@ type Limits struct {
 	OutputTokens int64
 	// Models are exact names or prefixes that end in "*". Empty allows every model.
 	Models []string
+	// Shared bound what several jobs use together.
+	Shared []SharedLimit
+}
+
+// SharedLimit bounds what all jobs of a mapping that have the same value of a claim use of one connection, in a period
+// as [PeriodEnd] has them. Zero means no limit.
+type SharedLimit struct {
+	Per          string // the claim
+	Period       time.Duration
+	Requests     int64
+	InputTokens  int64
+	OutputTokens int64
 }
 
 // Grant is a connection plus what may be done with it.

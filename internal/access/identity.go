@@ -1,6 +1,7 @@
 package access
 
 import (
+	"encoding/json"
 	"strings"
 	"time"
 )
@@ -14,6 +15,17 @@ type Claims map[string]any
 func (c Claims) Text(name string) string {
 	s, _ := c[name].(string)
 	return s
+}
+
+// Value returns a claim that is a string or a number and not empty, as text: what can be counted by.
+func (c Claims) Value(name string) (string, bool) {
+	switch v := c[name].(type) {
+	case string:
+		return v, v != ""
+	case json.Number:
+		return v.String(), true
+	}
+	return "", false
 }
 
 // JobKey names one job run of one attempt within an issuer: the provider's job key claims in their order, as

@@ -111,6 +111,7 @@ type Session struct {
 	Window   Window
 
 	policy  atomic.Pointer[Policy]
+	counter func(CounterKey) *Counter
 	changes atomic.Uint64
 
 	mu       sync.Mutex // guards all below
@@ -119,6 +120,7 @@ type Session struct {
 	ended    EndReason
 	endedAt  time.Time
 	counts   map[string]*Counts
+	shared   map[[2]string]*Counter // by connection and claim
 	tally    Tally
 	denials  []Denial
 	watchers map[uint64]Watcher
@@ -136,6 +138,8 @@ type SessionConfig struct {
 	Policy   *Policy
 	Counts   map[string]Counts // what the job's ledger holds already
 	Tally    Tally
+	// Counter returns the counter that the session shares with other jobs. It does no I/O. nil counts for this session alone.
+	Counter func(CounterKey) *Counter
 }
 
 // NewSession returns an awake session. Times with a monotonic reading keep it, so that a step of the wall clock does
@@ -145,7 +149,10 @@ func NewSession(c SessionConfig) *Session {
 		ID: c.ID, Mapping: c.Policy.Mapping, Identity: c.Identity, Job: c.Job, Window: c.Window,
 		asleep: c.Asleep, closes: c.Window.Closes, tally: c.Tally,
 		counts: make(map[string]*Counts, len(c.Counts)), watchers: make(map[uint64]Watcher),
-		quiet: make(chan struct{}),
+		quiet: make(chan struct{}), shared: make(map[[2]string]*Counter), counter: c.Counter,
+	}
+	if s.counter == nil {
+		s.counter = func(key CounterKey) *Counter { return NewCounter(CounterRow{CounterKey: key}) }
 	}
 	for name, n := range c.Counts {
 		s.counts[name] = &Counts{Requests: n.Requests, InputTokens: n.InputTokens, OutputTokens: n.OutputTokens}
@@ -334,59 +341,95 @@ func (s *Session) watchersLocked() []Watcher {
 	return out
 }
 
-// Reserve counts one request and the output tokens that it may use at most, and returns the counters after it. A limit
-// that would be passed refuses with CodeLimit and counts nothing; with enforce false it is counted all the same and
-// the refusal is returned beside the counters.
-func (s *Session) Reserve(connection string, limits Limits, outputTokens int64, enforce bool, now time.Time) (Counts, error) {
+// Hold is what a call has reserved: of its job's counters, and of those that it shares with other jobs.
+type Hold struct {
+	connection string
+	output     int64
+	shares     []share
+}
+
+// Reserve counts one request and the output tokens that it may use at most. A limit that would be passed refuses with
+// CodeLimit and counts nothing; with enforce false it is counted all the same and the refusal is returned beside the
+// hold. A hold is given back with Release, or with Settle.
+func (s *Session) Reserve(connection string, limits Limits, outputTokens int64, enforce bool, now time.Time) (Hold, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.countsLocked(connection)
-	err := s.overLocked(c, limits, connection, outputTokens, now)
-	if err != nil && enforce {
-		return *c, err
+	first := s.overLocked(c, limits, connection, outputTokens, now)
+	if first != nil && enforce {
+		return Hold{}, first
+	}
+	h := Hold{connection: connection, output: outputTokens}
+	for _, l := range limits.Shared {
+		part, err := s.reserveSharedLocked(connection, l, outputTokens, enforce, now)
+		if err != nil && enforce {
+			for _, p := range h.shares {
+				p.settle(-1, 0, -outputTokens)
+			}
+			return Hold{}, err
+		}
+		if first == nil {
+			first = err
+		}
+		if part.counter != nil {
+			h.shares = append(h.shares, part)
+		}
 	}
 	c.Requests++
 	c.OutputTokens += outputTokens
 	s.changes.Add(1)
-	return *c, err
+	return h, first
+}
+
+// reserveSharedLocked reserves of one counter. A job without the claim cannot be counted, and is refused.
+func (s *Session) reserveSharedLocked(connection string, l SharedLimit, output int64, enforce bool, now time.Time) (share, error) {
+	value, ok := s.Identity.Claims.Value(l.Per)
+	if !ok {
+		return share{}, Refuse(CodeLimit, fmt.Sprintf("Jobgate: mapping %q limits connection %q per %s, and the job's token has no such claim to count by", s.Mapping, connection, l.Per))
+	}
+	at := [2]string{connection, l.Per}
+	for {
+		c := s.shared[at]
+		if c == nil {
+			c = s.counter(CounterKey{Mapping: s.Mapping, Connection: connection, Per: l.Per, Value: value})
+			s.shared[at] = c
+		}
+		part, gone, err := c.reserve(l, output, enforce, now)
+		if !gone {
+			return part, err
+		}
+		delete(s.shared, at)
+	}
 }
 
 func (s *Session) overLocked(c *Counts, limits Limits, connection string, outputTokens int64, now time.Time) error {
-	over := func(what string, limit, used int64) error {
-		wait := s.closes.Sub(now)
-		return &Error{Code: CodeLimit, RetryAfter: wait, Public: fmt.Sprintf(
-			"Jobgate: mapping %q grants this job %d %s on connection %q, and %d are used or reserved; the limit is not refilled before the window ends at %s",
-			s.Mapping, limit, what, connection, used, s.closes.UTC().Format(time.RFC3339))}
+	what, limit, used, ok := c.over(limits.Requests, limits.InputTokens, limits.OutputTokens, outputTokens)
+	if ok {
+		return nil
 	}
-	switch {
-	case limits.Requests > 0 && c.Requests+1 > limits.Requests:
-		return over("requests", limits.Requests, c.Requests)
-	case limits.InputTokens > 0 && c.InputTokens >= limits.InputTokens:
-		return over("input tokens", limits.InputTokens, c.InputTokens)
-	case limits.OutputTokens > 0 && (c.OutputTokens >= limits.OutputTokens || outputTokens > limits.OutputTokens-c.OutputTokens):
-		return over("output tokens", limits.OutputTokens, c.OutputTokens)
-	}
-	return nil
+	return &Error{Code: CodeLimit, RetryAfter: s.closes.Sub(now), Public: fmt.Sprintf(
+		"Jobgate: mapping %q grants this job %d %s on connection %q, and %d are used or reserved; the limit is not refilled before the window ends at %s",
+		s.Mapping, limit, what, connection, used, s.closes.UTC().Format(time.RFC3339))}
 }
 
-// Release takes back a request that was reserved and not sent, and returns the counters after it.
-func (s *Session) Release(connection string, reserved int64) Counts {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := s.countsLocked(connection)
-	c.Requests--
-	c.OutputTokens -= reserved
-	s.changes.Add(1)
-	return *c
+// Release takes back a request that was reserved and not sent, and returns the job's counters after it.
+func (s *Session) Release(h Hold) Counts { return s.give(h, -1, 0, -h.output) }
+
+// Settle replaces a reservation by what was used, and returns the job's counters after it.
+func (s *Session) Settle(h Hold, inputTokens, outputTokens int64) Counts {
+	return s.give(h, 0, inputTokens, outputTokens-h.output)
 }
 
-// Settle replaces a reservation by what was used, and returns the counters after it.
-func (s *Session) Settle(connection string, reserved, inputTokens, outputTokens int64) Counts {
+func (s *Session) give(h Hold, requests, input, output int64) Counts {
+	for _, p := range h.shares {
+		p.settle(requests, input, output)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.countsLocked(connection)
-	c.OutputTokens += outputTokens - reserved
-	c.InputTokens += inputTokens
+	c := s.countsLocked(h.connection)
+	c.Requests += requests
+	c.InputTokens += input
+	c.OutputTokens += output
 	s.changes.Add(1)
 	return *c
 }

@@ -89,7 +89,7 @@ type MappingExplanation struct {
 
 // MappingCondition is one condition of a mapping. Got and Wanted are of one line, for people.
 type MappingCondition struct {
-	Kind   string `json:"kind"` // issuer, match, require, paths, deny, forbid, equal, subject_scheme, job_key, max_age, trigger, when or override
+	Kind   string `json:"kind"` // issuer, match, require, paths, deny, forbid, equal, subject_scheme, job_key, max_age, trigger, when, override or limits
 	On     string `json:"on,omitempty"`
 	Held   bool   `json:"held"`
 	Got    string `json:"got"`

@@ -88,17 +88,20 @@ type Window struct {
 
 // Grant is a connection and what may be done with it.
 type Grant struct {
-	Connection string   `json:"connection" yaml:"connection"`
-	Allow      []string `json:"allow" yaml:"allow"`
-	Limits     Limits   `json:"limits,omitempty" yaml:"limits,omitempty"`
-	Features   []string `json:"features,omitempty" yaml:"features,omitempty"`
-	OnDeny     string   `json:"on_deny,omitempty" yaml:"on_deny,omitempty"` // tell (default), stop or fail
-	Mask       *Mask    `json:"mask,omitempty" yaml:"mask,omitempty"`
-	Rules      []Rule   `json:"rules,omitempty" yaml:"rules,omitempty"`
+	Connection string     `json:"connection" yaml:"connection"`
+	Allow      []string   `json:"allow" yaml:"allow"`
+	Limits     LimitsList `json:"limits,omitempty" yaml:"limits,omitempty"`
+	Features   []string   `json:"features,omitempty" yaml:"features,omitempty"`
+	OnDeny     string     `json:"on_deny,omitempty" yaml:"on_deny,omitempty"` // tell (default), stop or fail
+	Mask       *Mask      `json:"mask,omitempty" yaml:"mask,omitempty"`
+	Rules      []Rule     `json:"rules,omitempty" yaml:"rules,omitempty"`
 }
 
-// Limits bound what one job may use; zero is no limit.
+// Limits bound what one job may use or, with Per, what all jobs of the mapping with the same value of a claim may use
+// together within a period; zero is no limit.
 type Limits struct {
+	Per          string   `json:"per,omitempty" yaml:"per,omitempty"`       // a claim; empty, or "job", is the job
+	Period       Duration `json:"period,omitempty" yaml:"period,omitempty"` // with Per only; zero takes 24h
 	Requests     int64    `json:"requests,omitempty" yaml:"requests,omitempty"`
 	InputTokens  int64    `json:"input_tokens,omitempty" yaml:"input_tokens,omitempty"`
 	OutputTokens int64    `json:"output_tokens,omitempty" yaml:"output_tokens,omitempty"`

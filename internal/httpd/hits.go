@@ -85,10 +85,11 @@ func (t *hitTable) declareGrant(grant api.Grant, mode string) {
 	mode = orEnforce(mode)
 	t.declare(api.RuleHits{Connection: grant.Connection, Part: "grant", Mode: mode}, "")
 	for _, part := range parts {
-		limits := grant.Limits
+		models := slices.ContainsFunc(grant.Limits, func(l api.Limits) bool { return len(l.Models) > 0 })
+		counts := slices.ContainsFunc(grant.Limits, func(l api.Limits) bool { return l.Requests > 0 || l.InputTokens > 0 || l.OutputTokens > 0 })
 		switch {
-		case part == "models" && len(limits.Models) == 0,
-			part == "limits" && limits.Requests == 0 && limits.InputTokens == 0 && limits.OutputTokens == 0,
+		case part == "models" && !models,
+			part == "limits" && !counts,
 			part == "features" && len(grant.Features) == 0:
 			continue // it cannot speak, or is looked at only where it does
 		}

@@ -41,7 +41,7 @@ func lineOf(r api.RuleHits) map[string]any {
 
 func TestMappingHits(t *testing.T) {
 	spec := mapping("agents")
-	spec.Grants[0].Limits = api.Limits{Requests: 5, Models: []string{"claude-*"}}
+	spec.Grants[0].Limits = api.LimitsList{{Requests: 5, Models: []string{"claude-*"}}}
 	spec.Grants[0].Rules = []api.Rule{
 		{Name: "no-network", Effect: "deny", When: `tool.name == "WebFetch"`, Mode: "observe"},
 		{Name: "releases", Effect: "approve", When: `tool.name == "Bash"`, Approvers: []string{"sre"}},

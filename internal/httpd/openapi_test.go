@@ -297,7 +297,7 @@ func jsonType(t reflect.Type) string {
 	switch t {
 	case reflect.TypeFor[time.Time](), reflect.TypeFor[*time.Time](), reflect.TypeFor[api.Duration]():
 		return "string"
-	case reflect.TypeFor[api.Values](), reflect.TypeFor[json.RawMessage]():
+	case reflect.TypeFor[api.Values](), reflect.TypeFor[api.LimitsList](), reflect.TypeFor[json.RawMessage]():
 		return ""
 	}
 	switch t.Kind() {

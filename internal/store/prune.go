@@ -31,6 +31,7 @@ func (db *DB) Prune(ctx context.Context) error {
 			{`DELETE FROM sessions WHERE ended_at > 0 AND ended_at < ?`, []any{job}},
 			{`DELETE FROM exchanges WHERE at < ?`, []any{nanos(now.Add(-exchangeMemory))}},
 			{`DELETE FROM exchanges WHERE at < (SELECT at FROM exchanges ORDER BY at DESC LIMIT 1 OFFSET ?)`, []any{exchangesKept}},
+			{`DELETE FROM counters WHERE ends < ?`, []any{day}},
 			{`DELETE FROM approvals WHERE settled > 0 AND settled < ?`, []any{job}},
 		} {
 			if _, err := t.exec(step.query, step.args...); err != nil {

@@ -102,16 +102,16 @@ func (db *DB) RenewSession(ctx context.Context, r access.Renewal) error {
 	return failed("renew session "+session, err)
 }
 
-// EndSessions ends the sessions of the list that are open, and writes what their jobs had used. Sessions that have
+// EndSessions ends the sessions of the list that are open, and writes what their jobs had used, and counters beside it. Sessions that have
 // ended already keep their first reason.
-func (db *DB) EndSessions(ctx context.Context, ends []access.SessionEnd) error {
+func (db *DB) EndSessions(ctx context.Context, ends []access.SessionEnd, counters []access.CounterRow) error {
 	err := db.writes.do(ctx, func(t *tx) error {
 		for _, e := range ends {
 			if err := t.endSession(e); err != nil {
 				return err
 			}
 		}
-		return nil
+		return t.saveCounters(counters)
 	})
 	return failed("end sessions", err)
 }
@@ -128,8 +128,8 @@ func (t *tx) endSession(e access.SessionEnd) error {
 	return t.saveUsage(access.Usage{Session: e.Session, Counts: e.Counts, Tally: e.Tally})
 }
 
-// SaveUsage writes what sessions have used, when their tokens were last shown, and leases that were renewed.
-func (db *DB) SaveUsage(ctx context.Context, usage []access.Usage) error {
+// SaveUsage writes what sessions have used, the counters that they share, when their tokens were last shown, and leases that were renewed.
+func (db *DB) SaveUsage(ctx context.Context, usage []access.Usage, counters []access.CounterRow) error {
 	err := db.writes.do(ctx, func(t *tx) error {
 		for _, u := range usage {
 			if err := t.saveUsage(u); err != nil {
@@ -144,7 +144,7 @@ func (db *DB) SaveUsage(ctx context.Context, usage []access.Usage) error {
 				}
 			}
 		}
-		return nil
+		return t.saveCounters(counters)
 	})
 	return failed("save usage", err)
 }

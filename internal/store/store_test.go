@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -231,7 +232,7 @@ func end(t testing.TB, db *store.DB, session string, reason access.EndReason) {
 	if err := db.EndSessions(t.Context(), []access.SessionEnd{{
 		Session: session, Reason: reason, By: "somebody", At: t0.Add(time.Minute),
 		Counts: map[string]access.Counts{"api": {Requests: 3}}, Tally: access.Tally{Calls: 3},
-	}}); err != nil {
+	}}, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -288,7 +289,7 @@ func TestUsage(t *testing.T) {
 	if err := db.SaveUsage(t.Context(), []access.Usage{{
 		Session: "ses_1", Counts: map[string]access.Counts{"anthropic": {Requests: 1, InputTokens: 2, OutputTokens: 3}},
 		Tally: access.Tally{Calls: 1, Denials: 1}, Tokens: []access.TokenUse{{Hash: hash("token-1"), Last: t0.Add(time.Second)}},
-	}}); err != nil {
+	}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	row, err := db.SessionRow(t.Context(), "ses_1")
@@ -549,6 +550,31 @@ func TestFullDisk(t *testing.T) {
 	for i := range 20 {
 		if err := db.OpenSession(t.Context(), opening(written+i)); err != nil {
 			t.Errorf("session %d with room again: %v", written+i, err)
+		}
+	}
+}
+
+// Counters are written over, with the usage and with the ends of sessions, and forgotten a day after their period.
+func TestCounters(t *testing.T) {
+	db := opened(t)
+	row := func(value string, ends time.Time, requests int64) access.CounterRow {
+		return access.CounterRow{CounterKey: access.CounterKey{Mapping: "agents", Connection: "api", Per: "repository_id", Value: value}, Ends: ends.UTC(),
+			Counts: access.Counts{Requests: requests, InputTokens: 2, OutputTokens: 3}}
+	}
+	for _, write := range []func([]access.CounterRow) error{
+		func(c []access.CounterRow) error { return db.SaveUsage(t.Context(), nil, c) },
+		func(c []access.CounterRow) error { return db.EndSessions(t.Context(), nil, c) },
+	} {
+		if err := write([]access.CounterRow{row("1", t0, 1), row("2", t0, 1)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := write([]access.CounterRow{row("2", t0.Add(48*time.Hour), 9)}); err != nil {
+			t.Fatal(err)
+		}
+		rows, err := db.CounterRows(t.Context())
+		slices.SortFunc(rows, func(a, b access.CounterRow) int { return strings.Compare(a.Value, b.Value) })
+		if diff := cmp.Diff([]access.CounterRow{row("1", t0, 1), row("2", t0.Add(48*time.Hour), 9)}, rows); err != nil || diff != "" {
+			t.Errorf("%v (-want +got)\n%s", err, diff)
 		}
 	}
 }
