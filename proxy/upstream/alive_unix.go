@@ -2,24 +2,44 @@
 
 package upstream
 
-import "syscall"
+import (
+	"net"
+	"syscall"
+)
+
+// peeker looks at what has come on a connection without taking it. It is made once a connection, and not once a call.
+type peeker struct {
+	raw   syscall.RawConn
+	look  func(fd uintptr) bool
+	one   [1]byte
+	quiet bool
+}
+
+// newPeeker returns nil where nothing can be seen.
+func newPeeker(c net.Conn) *peeker {
+	system, ok := c.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := system.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	p := &peeker{raw: raw}
+	p.look = func(fd uintptr) bool {
+		n, _, err := syscall.Recvfrom(int(fd), p.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		p.quiet = n < 0 && (err == syscall.EAGAIN || err == syscall.EWOULDBLOCK)
+		return true
+	}
+	return p
+}
 
 // silent reports whether an idle connection is still open, and nothing has come on it.
-func (c *conn) silent() bool {
-	raw, ok := c.tcp.(syscall.Conn)
-	if !ok {
+func (p *peeker) silent() bool {
+	if p == nil {
 		return true
 	}
-	control, err := raw.SyscallConn()
-	if err != nil {
-		return false
-	}
-	silent := false
-	err = control.Read(func(fd uintptr) bool {
-		var one [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		silent = n < 0 && (err == syscall.EAGAIN || err == syscall.EWOULDBLOCK)
-		return true
-	})
-	return err == nil && silent
+	p.quiet = false
+	err := p.raw.Read(p.look)
+	return err == nil && p.quiet
 }

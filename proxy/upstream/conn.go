@@ -17,7 +17,7 @@ const (
 	// pieceSize of a long body is written at once.
 	pieceSize = 256 << 10
 	// writtenTime is waited at the end of an answer for the end of its request.
-	writtenTime = 5 * time.Millisecond
+	writtenTime = 50 * time.Millisecond
 )
 
 var (
@@ -32,18 +32,22 @@ var past = time.Unix(1, 0)
 
 // conn is one connection to an upstream, used by one call at a time.
 type conn struct {
-	t      *Transport
-	key    key
-	net    net.Conn // what is read and written: TCP or TLS
-	tcp    net.Conn
-	tls    *records // nil without TLS
-	state  *tls.ConnectionState
-	r      *bufio.Reader
-	left   int64 // bytes that may still be read for a head; negative: no bound
-	got    int64 // bytes that were read for this call
-	broke  error // what reading ended with
-	reused bool
-	idle   time.Time // since when it lies in the pool
+	t     *Transport
+	key   key
+	net   net.Conn // what is read and written: TCP or TLS
+	tcp   net.Conn
+	tls   *records // nil without TLS
+	state *tls.ConnectionState
+	// drained says that TLS has no plain text left: it gave less than it was asked for.
+	drained bool
+	r       *bufio.Reader
+	left    int64 // bytes that may still be read for a head; negative: no bound
+	got     int64 // bytes that were read for this call
+	broke   error // what reading ended with
+	peek    *peeker
+	expire  func() // ends reads and writes; kept, since each call needs it
+	reused  bool
+	idle    time.Time // since when it lies in the pool
 
 	ctx     context.Context // of the call under way
 	unwatch func() bool
@@ -82,24 +86,28 @@ func (s source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// gather adds the records that have come to the n bytes of the first.
+// gather adds the records that have come whole to the n bytes of the first.
 func (c *conn) gather(p []byte, n int) int {
-	c.tls.here = true
-	defer func() { c.tls.here = false }()
-	for n < len(p) {
+	if n < len(p) && c.tls.whole() {
+		c.tls.here = true
+		defer func() { c.tls.here = false }()
+	}
+	for n < len(p) && c.tls.whole() {
 		more, err := c.net.Read(p[n:])
 		n += more
-		if err != nil || more == 0 {
-			break // what ended the connection is told to the next read, too
+		if err != nil {
+			c.drained = false
+			return n // what ended the connection is told to the next read, too
 		}
 	}
+	c.drained = n < len(p)
 	return n
 }
 
 // exchange sends the request and reads the head of the answer.
 func (c *conn) exchange(req *http.Request) (*http.Response, error) {
 	c.ctx, c.got, c.broke = req.Context(), 0, nil
-	c.unwatch = context.AfterFunc(c.ctx, func() { _ = c.tcp.SetDeadline(past) })
+	c.unwatch = context.AfterFunc(c.ctx, c.expire)
 	c.await(true)
 	werr := c.send(req)
 	if werr != nil && !errors.Is(werr, errWrite) {

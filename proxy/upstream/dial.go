@@ -18,7 +18,7 @@ func (t *Transport) dial(ctx context.Context, k key) (*conn, error) {
 	if err != nil {
 		return nil, asDial(ctx, err)
 	}
-	c := &conn{t: t, key: k, net: tcp, tcp: tcp, left: -1}
+	c := &conn{t: t, key: k, net: tcp, tcp: tcp, left: -1, peek: newPeeker(tcp), expire: func() { _ = tcp.SetDeadline(past) }}
 	if k.scheme == "https" {
 		if err := c.handshake(ctx, t.c.TLS); err != nil {
 			_ = tcp.Close()
@@ -68,15 +68,15 @@ func asDial(ctx context.Context, err error) error {
 
 // alive reports whether an idle connection can take a request: an upstream that closed it, or that says something nobody
 // asked for, gets none on it.
-func (c *conn) alive() bool { return c.quiet() && c.silent() }
+func (c *conn) alive() bool { return c.quiet() && c.peek.silent() }
 
 // quiet reports whether TLS holds nothing: neither plain text behind the last answer, nor a part of a record.
 func (c *conn) quiet() bool {
 	if c.tls == nil {
 		return true
 	}
-	if !c.tls.between() {
-		return false
+	if c.drained || !c.tls.between() {
+		return c.tls.between()
 	}
 	c.tls.here = true
 	defer func() { c.tls.here = false }()

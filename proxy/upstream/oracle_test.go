@@ -290,6 +290,9 @@ func TestRealServer(t *testing.T) {
 	ours, standard := newTransport(t, upstream.Config{}), newStandard(t, nil)
 	for _, path := range []string{"/", "/chunked"} {
 		for _, size := range []int{0, 1, 40 << 10, 64 << 10, 64<<10 + 1, 1 << 20, 33 << 20} {
+			if size > 1<<20 && path == "/chunked" {
+				continue // long enough above
+			}
 			body := strings.Repeat("0123456789abcdef", size/16+1)[:size]
 			ask := func(tr http.RoundTripper) seen {
 				resp, err := tr.RoundTrip(request(t, "POST", srv.URL+path, body))

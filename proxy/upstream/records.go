@@ -76,6 +76,15 @@ func (r *records) hand(p []byte) int {
 // between reports whether TLS was given whole records, and nothing waits for it.
 func (r *records) between() bool { return r.start == r.end && r.known == 0 && r.body == 0 }
 
+// whole reports whether a whole record waits for TLS.
+func (r *records) whole() bool {
+	waits := r.buf[r.start:r.end]
+	if r.known != 0 || r.body != 0 || len(waits) < recordHeader {
+		return false
+	}
+	return len(waits) >= recordHeader+(int(waits[3])<<8|int(waits[4]))
+}
+
 // Write counts, so that it is known whether anything of a request left.
 func (r *records) Write(p []byte) (int, error) {
 	n, err := r.Conn.Write(p)
