@@ -129,6 +129,9 @@ func dryRun(ctx context.Context, o *options, s *source) finding {
 	answer, err := j.tryExchange(ctx, token, o.mapping, o.scope)
 	var no *refused
 	switch {
+	case errors.As(err, &no) && s.provider.fresh == once && strings.HasPrefix(no.description, "replayed"):
+		return finding{"exchange", warn, "a dry run: the job's one token was exchanged before", "connect or exec of this job did that, and have its session; " +
+			"if neither ran, somebody else has the token"}
 	case errors.As(err, &no):
 		return finding{"exchange", fail, "a dry run: " + err.Error(), toOperator}
 	case err != nil:

@@ -3,14 +3,17 @@ package main_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -174,7 +177,42 @@ func TestDryRunUsesNothingUp(t *testing.T) {
 	if got := w.run(env, "connect", "--mapping", "agents-gitlab"); got.code != 0 {
 		t.Fatalf("connect = %d: %s", got.code, got.stderr)
 	}
-	if _, found := w.doctor(env, "--mapping", "agents-gitlab"); found["exchange"].Status != "fail" || !strings.Contains(found["exchange"].Text, "replayed") {
+	if _, found := w.doctor(env, "--mapping", "agents-gitlab"); found["exchange"].Status != "warn" || !strings.Contains(found["exchange"].Do, "somebody else has the token") {
 		t.Errorf("with the token spent: %+v", found["exchange"])
+	}
+}
+
+// TestDoctorBehindNginx is the same with a real balancer, as it comes and as it should be.
+func TestDoctorBehindNginx(t *testing.T) {
+	needs(t, "nginx", "apt-get install nginx-light")
+	w := newWorld(t, worldConfig{})
+	for name, c := range map[string]struct{ setting, status string }{"as it comes": {"", "fail"}, "as it should be": {"proxy_buffering off;", "ok"}} {
+		t.Run(name, func(t *testing.T) {
+			dir, address := t.TempDir(), freeAddr(t)
+			write(t, filepath.Join(dir, "nginx.conf"), fmt.Sprintf(`daemon off; worker_processes 1; pid %[1]s/pid; error_log %[1]s/error.log;
+events { worker_connections 64; }
+http { access_log off; client_body_temp_path %[1]s; proxy_temp_path %[1]s; fastcgi_temp_path %[1]s; uwsgi_temp_path %[1]s; scgi_temp_path %[1]s;
+  server { listen %[2]s; location / { proxy_pass %[3]s; %[4]s } } }`, dir, address, w.url, c.setting))
+			nginx := exec.Command("nginx", "-c", filepath.Join(dir, "nginx.conf"), "-p", dir)
+			if err := nginx.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				_ = nginx.Process.Signal(syscall.SIGTERM)
+				_ = nginx.Wait()
+			}()
+			w.eventually("nginx answers", func() bool {
+				resp, err := http.Get("http://" + address + "/healthz")
+				if err != nil {
+					return false
+				}
+				_ = resp.Body.Close()
+				return resp.StatusCode == http.StatusOK
+			})
+			_, found := w.doctor(w.githubJob(nil), "--url", "http://"+address)
+			if f := found["streams"]; f.Status != c.status || c.status == "fail" && !strings.HasPrefix(f.Do, "nginx in front of Jobgate: proxy_buffering off") {
+				t.Errorf("streams: %+v, want %s", f, c.status)
+			}
+		})
 	}
 }
