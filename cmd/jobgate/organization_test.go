@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -135,4 +136,33 @@ func TestOrganizationOverride(t *testing.T) {
 	}
 	must(w, w.admin("DELETE", "/v1/sessions/"+tools.SessionID, nil, nil))
 	w.wait(calls[1])
+}
+
+// For a repository of an organization that has a mapping, an override of that is suggested.
+func TestOrganizationSuggest(t *testing.T) {
+	w := newWorld(t, worldConfig{match: organizationMatch})
+	token := w.token(w.job(map[string]any{"repository_id": "99", "repository": "octo/new-tools"}))
+	suggest := func(args ...string) (string, string) {
+		var stdout, stderr bytes.Buffer
+		args = append([]string{"-c", w.file(), "mappings", "suggest", "--from-token", "-"}, args...)
+		if code := run(t.Context(), args, environment{Getenv: w.getenv, Stdin: strings.NewReader(token), Stdout: &stdout, Stderr: &stderr}); code != exitDone {
+			t.Fatalf("suggest = %d %s", code, stderr.String())
+		}
+		return stdout.String(), stderr.String()
+	}
+	out, errs := suggest()
+	for _, want := range []string{"# mapping agents is for this owner", "overrides:\n  - name: new-tools\n    match:\n      repository_id: \"99\"\n    grants:\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in:\n%s", want, out)
+		}
+	}
+	if !strings.Contains(errs, "add it to mapping agents") {
+		t.Errorf("it says %s", errs)
+	}
+	changed := strings.Replace(w.config, "    match: "+organizationMatch, "    match: "+organizationMatch+"\n    "+strings.ReplaceAll(out[strings.Index(out, "overrides:"):], "\n", "\n    "), 1)
+	w.writeConfig(changed)
+	w.hangUp(reloaded)
+	if out, _ := suggest("--name", "mine"); !strings.Contains(out, "name: mine\nissuer: github\n") {
+		t.Errorf("with --name:\n%s", out)
+	}
 }

@@ -66,7 +66,28 @@ func (o *options) suggest(ctx context.Context, f suggestFlags) error {
 	if f.name != "" {
 		s.Mapping.Name = f.name
 	}
+	if m := s.OverrideOf(o.fileMappings(ctx)); m != nil && f.name == "" && !o.json() {
+		text, err := s.OverrideYAML(m)
+		if err == nil {
+			_, err = io.WriteString(o.env.Stdout, escape(text))
+		}
+		_, _ = fmt.Fprintf(o.env.Stderr, "add it to mapping %s; --name NAME prints a mapping of its own instead\n", m.Name())
+		return err
+	}
 	return o.printSuggestion(s, known, f.repo == "")
+}
+
+// fileMappings returns the configuration file's mappings, none where they cannot be read: a suggestion does without.
+func (o *options) fileMappings(ctx context.Context) []*federation.Mapping {
+	cfg, err := loadConfig(o.config)
+	if err != nil {
+		return nil
+	}
+	_, mappings, err := readMappings(ctx, cfg)
+	if err != nil {
+		return nil
+	}
+	return mappings
 }
 
 // suggestFrom reads issuers and connections of the configuration file, where there is one.
