@@ -41,7 +41,7 @@ func (w *world) spent(token, repository string, n int) {
 		}
 	}
 	after, err := strconv.Atoi(c.header.Get("Retry-After"))
-	left := access.PeriodEnd(time.Now(), 24*time.Hour).Sub(time.Now()).Seconds()
+	left := time.Until(access.PeriodEnd(time.Now(), 24*time.Hour)).Seconds()
 	if err != nil || float64(after) < left-5 || float64(after) > left+5 {
 		w.t.Errorf("retry-after %q, want about %.0f", c.header.Get("Retry-After"), left)
 	}
