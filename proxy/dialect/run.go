@@ -1,6 +1,9 @@
 package dialect
 
-import "unicode/utf8"
+import (
+	"bytes"
+	"unicode/utf8"
+)
 
 // frame is how the last event was written, where it brought nothing but a piece of text: what stood before the text and
 // behind it. An event that repeats both to the byte says the same of another piece, so that it need not be read again.
@@ -17,9 +20,11 @@ type runEvent struct {
 	content   span // of its text in the event
 }
 
-// learnFrame keeps the form of an event that brought a piece of text.
+// learnFrame keeps the form of an event that brought a piece of text. One with further lines is looked at each time, since
+// they go where the whole of it holds a secret; and so is one with a CR, to which an LF of the next chunk may belong.
 func (f *Filter) learnFrame(ev *event, fs *flowStream) {
-	if !ev.plain || ev.fresh || ev.dataAt != len(deltaFrame) || f.holding != nil || len(f.deferred) > 0 {
+	if !ev.plain || ev.fresh || ev.extra || ev.dataAt != len(deltaFrame) || f.holding != nil || len(f.deferred) > 0 ||
+		string(ev.raw[:len(deltaFrame)]) != deltaFrame || bytes.IndexByte(ev.raw[ev.dataAt+ev.text.end:], '\r') >= 0 {
 		return
 	}
 	at := ev.dataAt
@@ -40,14 +45,14 @@ func (f *Filter) takeRun(chunk []byte) int {
 	if len(room.run) == 0 {
 		room.runText = len(room.text)
 	}
-	for f.waits()+at < f.cfg.MaxHeld {
+	for {
 		rest := chunk[at:]
 		if len(rest) < len(fr.head) || string(rest[:len(fr.head)]) != string(fr.head) {
 			break
 		}
 		text, n := appendContent(room.text, rest[len(fr.head):])
 		end := len(fr.head) + n + len(fr.tail)
-		if n < 0 || len(rest) < end || string(rest[end-len(fr.tail):end]) != string(fr.tail) {
+		if n < 0 || len(rest) < end || string(rest[end-len(fr.tail):end]) != string(fr.tail) || f.waits()+at+end > f.cfg.MaxHeld {
 			break
 		}
 		at += end
