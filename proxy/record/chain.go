@@ -137,15 +137,21 @@ func idKey(id string) string {
 	return `,"session":"`
 }
 
+// idLetters has what an id may hold.
+var idLetters = func() (table [256]bool) {
+	for _, c := range "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:" {
+		table[c] = true
+	}
+	return table
+}()
+
 // validID reports whether s can stand in the envelope without an escape.
 func validID(s string) bool {
 	if s == "" || len(s) > 200 {
 		return false
 	}
 	for i := range len(s) {
-		switch c := s[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_', c == '-', c == '.', c == ':':
-		default:
+		if !idLetters[s[i]] {
 			return false
 		}
 	}
