@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -67,19 +68,19 @@ func sameOpening(other []byte, jws string) bool {
 }
 
 func (a *Archive) storePart(ctx context.Context, s *session, st state) error {
-	// What is uploaded is on the disk before, so an object never holds events that a power cut takes out of the spool.
+	// What is uploaded is on the disk before, so an object never holds events that a power cut takes out of the spool: those up to st.Seq.
 	if err := a.spool.sync(); err != nil {
 		return err
 	}
 	part := Part{Name: partName(len(st.Parts) + 1), FirstSeq: st.Sealed + 1}
-	data, err := a.compress(ctx, s, &part)
+	data, err := a.compress(ctx, s, &part, st.Seq)
 	if err != nil {
 		return fmt.Errorf("seal %s of session %s: %w", part.Name, s.id, err)
 	}
 	other, err := a.store(ctx, a.location(st)+part.Name, data, "application/zstd")
 	if errors.Is(err, ErrConflict) {
 		// An earlier try got through, cut elsewhere or compressed otherwise. If it holds our events it is the part.
-		if adopted, ok := a.adopt(s, part, other); ok {
+		if adopted, ok := a.adopt(s, part, other, st.Seq); ok {
 			part, err = adopted, a.syncObject(a.location(st)+part.Name)
 		}
 	}
@@ -89,8 +90,9 @@ func (a *Archive) storePart(ctx context.Context, s *session, st state) error {
 	return a.spool.putState(ctx, s, kindPart, part)
 }
 
-// compress makes a part of the events that are next, up to PartBytes of them, and fills in what is known of it.
-func (a *Archive) compress(ctx context.Context, s *session, part *Part) ([]byte, error) {
+// compress makes a part of the events that are next, up to PartBytes of them and up to the one numbered last, and fills in what is known of
+// it.
+func (a *Archive) compress(ctx context.Context, s *session, part *Part, last uint64) ([]byte, error) {
 	enc, err := a.encoders.get(ctx)
 	if err != nil {
 		return nil, err
@@ -98,7 +100,7 @@ func (a *Archive) compress(ctx context.Context, s *session, part *Part) ([]byte,
 	defer a.encoders.put(enc)
 	var out bytes.Buffer
 	enc.Reset(&out)
-	for line, err := range a.lines(s, part.FirstSeq, &enc.frames) {
+	for line, err := range a.lines(s, part.FirstSeq, last, &enc.frames) {
 		if err != nil {
 			return nil, err
 		}
@@ -123,7 +125,7 @@ func (p *Part) measure(object []byte) {
 }
 
 // adopt returns the part that an object in the bucket is, if its lines are those of the spool.
-func (a *Archive) adopt(s *session, part Part, object []byte) (Part, bool) {
+func (a *Archive) adopt(s *session, part Part, object []byte, last uint64) (Part, bool) {
 	dec, err := newDecoder(bytes.NewReader(object))
 	if err != nil {
 		return part, false
@@ -137,7 +139,7 @@ func (a *Archive) adopt(s *session, part Part, object []byte) (Part, bool) {
 		return part, false
 	}
 	part.Bytes = int64(len(there))
-	for line, err := range a.lines(s, part.FirstSeq, new(frameReader)) {
+	for line, err := range a.lines(s, part.FirstSeq, last, new(frameReader)) {
 		rest, same := bytes.CutPrefix(there, line.raw)
 		if err != nil || !same {
 			return part, false
@@ -156,18 +158,17 @@ type spoolLine struct {
 	raw []byte // with its newline; good until the next line is taken
 }
 
-// lines reads a session's events back from the spool, from the one numbered seq on, with the memory of a reader.
-func (a *Archive) lines(s *session, seq uint64, frames *frameReader) iter.Seq2[spoolLine, error] {
-	a.spool.stateMu.Lock()
-	runs := slices.Clone(s.runs)
-	a.spool.stateMu.Unlock()
+// lines reads a session's events back from the spool, from the one numbered first to the one numbered last, with the memory of a reader.
+func (a *Archive) lines(s *session, first, last uint64, frames *frameReader) iter.Seq2[spoolLine, error] {
 	return func(yield func(spoolLine, error) bool) {
-		for _, r := range runs {
-			if r.last < seq {
-				continue
+		for next := first; next <= last; {
+			r, ok := a.runOf(s, next)
+			if !ok {
+				yield(spoolLine{}, fmt.Errorf("event %d is not in the spool", next))
+				return
 			}
 			frames.reset(r.seg.f, r.off, r.end)
-			for n := r.first; n <= r.last; n++ {
+			for n := r.first; n <= min(r.last, last); n++ {
 				fr, err := frames.next()
 				if err == nil && (fr.kind != kindEvent || fr.session != s.id) {
 					err = errors.New("a frame of something else")
@@ -176,12 +177,24 @@ func (a *Archive) lines(s *session, seq uint64, frames *frameReader) iter.Seq2[s
 					yield(spoolLine{}, fmt.Errorf("%s at offset %d: %w", r.seg.path, frames.off, err))
 					return
 				}
-				if n >= seq && !yield(spoolLine{seq: n, raw: fr.body}, nil) {
+				if n >= next && !yield(spoolLine{seq: n, raw: fr.body}, nil) {
 					return
 				}
 			}
+			next = r.last + 1
 		}
 	}
+}
+
+// runOf returns the run that an event lies in.
+func (a *Archive) runOf(s *session, seq uint64) (run, bool) {
+	a.spool.stateMu.Lock()
+	defer a.spool.stateMu.Unlock()
+	i, _ := slices.BinarySearchFunc(s.runs, seq, func(r run, seq uint64) int { return cmp.Compare(r.last, seq) })
+	if i == len(s.runs) || s.runs[i].first > seq {
+		return run{}, false
+	}
+	return s.runs[i], true
 }
 
 func (a *Archive) storeManifest(ctx context.Context, s *session, st state) error {
