@@ -142,3 +142,39 @@ func quickAnswers(_ int, c net.Conn) {
 		}
 	}
 }
+
+// BenchmarkIdle tells what an unused connection costs in memory, both ends of it.
+func BenchmarkIdle(b *testing.B) {
+	secure, trusted := secureServer(b, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hi") }), nil)
+	const connections = 200
+	for name, tr := range map[string]http.RoundTripper{"ours": newTransport(b, upstream.Config{TLS: trusted}), "standard": newStandard(b, trusted)} {
+		b.Run(name, func(b *testing.B) {
+			for range b.N {
+				before := heap()
+				var open []*http.Response
+				for range connections {
+					resp, err := tr.RoundTrip(request(b, "GET", secure.URL, ""))
+					if err != nil {
+						b.Fatal(err)
+					}
+					open = append(open, resp)
+				}
+				for i, resp := range open {
+					_, _ = io.ReadAll(resp.Body)
+					_ = resp.Body.Close()
+					open[i] = nil
+				}
+				b.ReportMetric(float64(heap()-before)/connections, "B/connection")
+				tr.(interface{ CloseIdleConnections() }).CloseIdleConnections()
+			}
+		})
+	}
+}
+
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}

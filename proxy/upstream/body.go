@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// body is an answer's body; at its end the connection goes back to the pool. Close may come while a Read waits, as with
-// net/http.
+// body is an answer's body; at its end the connection goes back to the pool, and its buffer to other connections: src is
+// read no more then. Close may come while a Read waits, as with net/http.
 type body struct {
 	src  io.Reader
 	c    *conn

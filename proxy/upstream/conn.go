@@ -312,6 +312,7 @@ func (c *conn) finish(keep bool) {
 		return
 	}
 	c.ctx, c.unwatch, c.writing = nil, nil, nil
+	c.rest()
 	c.t.pool.put(c)
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -25,8 +26,30 @@ func (t *Transport) dial(ctx context.Context, k key) (*conn, error) {
 			return nil, asDial(ctx, err)
 		}
 	}
-	c.r = bufio.NewReaderSize(source{c}, bufferSize)
+	c.wake()
 	return c, nil
+}
+
+// Buffers are lent to connections while they are used: most lie idle most of the time.
+var (
+	readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, bufferSize) }}
+	buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
+)
+
+// wake gives a connection its buffer.
+func (c *conn) wake() {
+	c.r = readers.Get().(*bufio.Reader)
+	c.r.Reset(source{c})
+}
+
+// rest takes the buffers from a connection whose call is over. Nothing is in them, and nobody reads.
+func (c *conn) rest() {
+	c.r.Reset(nil)
+	readers.Put(c.r)
+	c.r = nil
+	if c.tls != nil {
+		c.tls.rest()
+	}
 }
 
 func (c *conn) handshake(ctx context.Context, base *tls.Config) error {

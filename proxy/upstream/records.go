@@ -14,7 +14,8 @@ const recordHeader = 5 // type, version, length: RFC 8446 section 5.1
 // byte of the next record with the one before, so that all it holds is a part of a record that begun is known here.
 type records struct {
 	net.Conn
-	buf        []byte
+	lent       *[]byte // nil while the connection lies idle
+	buf        []byte  // the same
 	start, end int
 	here       bool  // only what has come
 	sent       int64 // bytes that the kernel took
@@ -40,8 +41,9 @@ func (r *records) Read(p []byte) (int, error) {
 }
 
 func (r *records) fill() error {
-	if r.buf == nil {
-		r.buf = make([]byte, bufferSize)
+	if r.lent == nil {
+		r.lent = buffers.Get().(*[]byte)
+		r.buf = *r.lent
 	}
 	n, err := r.Conn.Read(r.buf)
 	switch {
@@ -83,6 +85,14 @@ func (r *records) whole() bool {
 		return false
 	}
 	return len(waits) >= recordHeader+(int(waits[3])<<8|int(waits[4]))
+}
+
+// rest gives the buffer back, unless something is in it.
+func (r *records) rest() {
+	if r.lent != nil && r.start == r.end {
+		buffers.Put(r.lent)
+		r.lent, r.buf, r.start, r.end = nil, nil, 0, 0
+	}
 }
 
 // Write counts, so that it is known whether anything of a request left.

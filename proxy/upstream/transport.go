@@ -150,6 +150,7 @@ func (t *Transport) connection(ctx context.Context, k key) (*conn, error) {
 	for c := t.pool.take(k); c != nil; c = t.pool.take(k) {
 		if c.alive() {
 			c.reused = true
+			c.wake()
 			return c, nil
 		}
 		c.abandon()
