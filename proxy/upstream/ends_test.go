@@ -270,10 +270,10 @@ func TestHeadTimeout(t *testing.T) {
 		srv := serveRaw(t, func(_ int, c net.Conn) {
 			_ = readRequest(bufio.NewReader(c))
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh")
-			time.Sleep(250 * time.Millisecond)
+			time.Sleep(600 * time.Millisecond) // longer than the head may take
 			_, _ = io.WriteString(c, "i")
 		})
-		if got := get(t, newTransport(t, upstream.Config{Head: 100 * time.Millisecond}), "GET", srv.url, ""); got != "hi" {
+		if got := get(t, newTransport(t, upstream.Config{Head: 300 * time.Millisecond}), "GET", srv.url, ""); got != "hi" {
 			t.Errorf("got %q", got)
 		}
 	})
@@ -285,7 +285,7 @@ func TestHeadTimeout(t *testing.T) {
 			r := bufio.NewReaderSize(c, 256<<10)
 			req, err := http.ReadRequest(r)
 			for n := int64(0); err == nil; {
-				time.Sleep(10 * time.Millisecond)
+				time.Sleep(20 * time.Millisecond)
 				n, err = io.CopyN(io.Discard, req.Body, 512<<10)
 				if n == 0 {
 					break
@@ -293,7 +293,7 @@ func TestHeadTimeout(t *testing.T) {
 			}
 			_, _ = io.WriteString(c, small)
 		})
-		tr := newTransport(t, upstream.Config{Head: 200 * time.Millisecond})
+		tr := newTransport(t, upstream.Config{Head: 500 * time.Millisecond})
 		if got := get(t, tr, "POST", srv.url, strings.Repeat("x", 24<<20)); got != "hi" {
 			t.Errorf("got %q", got)
 		}
