@@ -25,7 +25,7 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, answer []byte, method, pieces byte) {
 		if len(answer) > 8<<10 {
-			t.Skip("longer answers find nothing else")
+			return // longer answers find nothing else
 		}
 		compare(t, string(answer), []string{"GET", "HEAD", "POST"}[method%3], int(pieces))
 	})
