@@ -33,6 +33,7 @@ var secretSchemes = []string{"file", "https", "http", "awssecretsmanager", "awsp
 // variable is a secret that is followed where it lies: its latest value is used for the next call.
 type variable struct {
 	name   string // for people: the URL without its query
+	url    *url.URL
 	v      *runtimevar.Variable
 	source *inject.Source
 }
@@ -63,7 +64,7 @@ func secretURL(ref string) (u *url.URL, ok bool, err error) {
 // openVariable opens a secret's URL and waits for its first value. One that is not had is an error; later ones are only
 // logged, and the last good value is used on.
 func openVariable(ctx context.Context, u *url.URL) (*variable, error) {
-	out := &variable{name: u.Scheme + "://" + u.Host + u.Path}
+	out := &variable{name: u.Scheme + "://" + u.Host + u.Path, url: u}
 	var err error
 	if u.Scheme == "http" || u.Scheme == "https" {
 		out.v, err = (&httpvar.URLOpener{Client: boundedClient()}).OpenVariableURL(ctx, u)
@@ -113,7 +114,7 @@ func (x *variable) follow(ctx context.Context, log *slog.Logger) {
 		case ctx.Err() != nil || errors.Is(err, runtimevar.ErrClosed):
 			return
 		case err != nil:
-			log.Warn("a secret cannot be read now; its last value is used", "secret", x.name, "error", cutLine(err.Error()))
+			log.Warn("a secret cannot be read now; its last value is used", "secret", x.name, "error", withoutQuery(err, x.url))
 			continue
 		}
 		text, err := secretText(snapshot.Value)
@@ -149,6 +150,10 @@ func secretText(value any) (string, error) {
 
 // withoutQuery takes the URL's query, which may hold what is nobody's business, out of an error's text.
 func withoutQuery(err error, u *url.URL) string {
+	var request *url.Error
+	if errors.As(err, &request) { // it quotes a URL, which after a redirect is another one
+		err = request.Err
+	}
 	text := err.Error()
 	if u.RawQuery != "" {
 		text = strings.ReplaceAll(text, "?"+u.RawQuery, "")

@@ -129,13 +129,20 @@ func boundedClient() *http.Client {
 
 type boundedTransport struct{ base http.RoundTripper }
 
-// RoundTrip bounds the body as it comes out of decompression.
+// RoundTrip bounds the body as it comes out of decompression. A body that lasts until the connection ends is refused: when
+// that is cut, a part of the file would be taken for the whole, and of a mapping that can be the part without conditions.
 func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := t.base.RoundTrip(r)
-	if err == nil {
-		resp.Body = http.MaxBytesReader(nil, resp.Body, maxSourceFile)
+	if err != nil {
+		return nil, err
 	}
-	return resp, err
+	if resp.ProtoMajor == 1 && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && !resp.Uncompressed { // gzip has an end of its own
+		_ = resp.Body.Close()
+		return nil, errors.New("the answer says neither how long it is nor where it ends, so that nobody could tell one that was cut short; " +
+			"let the server send Content-Length, or chunks")
+	}
+	resp.Body = http.MaxBytesReader(nil, resp.Body, maxSourceFile)
+	return resp, nil
 }
 
 // bucketReader reads the mappings of a bucket: each object directly under the prefix whose name is that of a mappings file.
