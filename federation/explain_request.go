@@ -322,7 +322,7 @@ var tokenAdvice = map[string]string{
 	reasonLifetime:        "the issuer's max_lifetime can allow more",
 	reasonAge:             "let the job fetch a token right before the exchange, or change the issuer's max_age",
 	reasonMissing:         "the token is no job's, or of a server that does not write this claim",
-	reasonType:            "the issuer's provider is another than its tokens are of",
+	reasonType:            "the issuer's provider, or with provider generic its tokens.claims, says another type than its tokens have: correct it in the configuration",
 	reasonKind:            "show the OIDC token of a job, and not that of a login or a service",
 	reasonKeysUnavailable: "see whether this machine reaches the issuer; keys_file does without",
 }

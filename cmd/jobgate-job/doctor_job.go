@@ -79,7 +79,10 @@ func checkSandbox() finding {
 }
 
 func checkFresh(s *source) finding {
-	if s.provider.fresh != once {
+	switch s.provider.fresh {
+	case rotates:
+		return finding{"renewal", ok, "the session's lease is renewed whenever the token's file is written anew; a file that is written once renews nothing", ""}
+	case fresh:
 		return finding{"renewal", ok, "fresh tokens can be had while the job runs: they renew the session's lease", ""}
 	}
 	return finding{"renewal", warn, s.provider.name + " gives a job one token: nothing in the job can renew the session's lease",

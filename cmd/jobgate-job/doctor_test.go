@@ -9,8 +9,10 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -47,6 +49,10 @@ func TestDoctor(t *testing.T) {
 		}
 	}))
 	defer late.Close()
+	tokenFile := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(tokenFile, []byte(w.gitlabToken(nil)), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name string
 		env  map[string]string
@@ -58,6 +64,7 @@ func TestDoctor(t *testing.T) {
 			"provider": "ok", "token": "ok", "renewal": "ok", "streams": "ok", "exchange": "ok", "sandbox": ""}},
 		{"shadow and secrets", map[string]string{"ANTHROPIC_API_KEY": "sk-ant-1", "OPENAI_API_KEY": "sk-1"}, nil, 1, map[string]string{"shadows": "fail", "secrets": "warn", "provider": "fail"}},
 		{"one token", map[string]string{"GITLAB_CI": "true", "JOBGATE_ID_TOKEN": w.gitlabToken(nil)}, nil, 0, map[string]string{"token": "ok", "renewal": "warn", "exchange": "ok"}},
+		{"a file", nil, []string{"--token-file", tokenFile}, 0, map[string]string{"token": "ok", "renewal": "ok", "exchange": "ok"}},
 		{"for another", map[string]string{"GITLAB_CI": "true", "JOBGATE_ID_TOKEN": w.gitlabToken(map[string]any{"aud": "https://other.example.com"})}, nil, 1, map[string]string{"token": "warn", "exchange": "fail"}},
 		{"expired", map[string]string{"GITLAB_CI": "true", "JOBGATE_ID_TOKEN": w.gitlabToken(map[string]any{"exp": 1700000000})}, nil, 1, map[string]string{"token": "fail", "exchange": "fail"}},
 		{"a stranger's", w.githubJob(map[string]any{"repository_owner_id": "1"}), nil, 1, map[string]string{"token": "ok", "exchange": "fail"}},
@@ -72,6 +79,9 @@ func TestDoctor(t *testing.T) {
 			got, found := w.doctor(c.env, c.args...)
 			if got.code != c.code {
 				t.Errorf("doctor = %d, want %d", got.code, c.code)
+			}
+			if text := found["renewal"].Text; slices.Contains(c.args, "--token-file") && !strings.Contains(text, "whenever the token's file is written anew") {
+				t.Errorf("renewal is %q", text)
 			}
 			for check, status := range c.want {
 				f := found[check]

@@ -49,7 +49,7 @@ func deniedText(info api.Introspection) string {
 	}
 	if len(info.Denied) > 0 {
 		first := info.Denied[0]
-		text += fmt.Sprintf("; the first: %s: %s", visible(first.Rule, 80), visible(first.Reason, 200))
+		text += fmt.Sprintf("; the first: %s: %s", visible(first.Rule, 80), strings.TrimRight(visible(first.Reason, 200), "."))
 	}
 	return text
 }

@@ -4,6 +4,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/jobgate/jobgate/internal/api"
 )
 
 func TestVisible(t *testing.T) {
@@ -19,6 +21,14 @@ func TestVisible(t *testing.T) {
 		if got := visible(in, 20); got != want {
 			t.Errorf("visible(%q) = %q, want %q", in, got, want)
 		}
+	}
+}
+
+// A reason that is a sentence is followed by one full stop.
+func TestDeniedText(t *testing.T) {
+	got := deniedText(api.Introspection{Denials: 1, Denied: []api.Denial{{Rule: "stopped", Reason: "The session stays open."}}})
+	if want := "1 call or tool use was refused; the first: stopped: The session stays open"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

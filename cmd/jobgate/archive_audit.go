@@ -283,7 +283,7 @@ func (t *teller) exchange(l record.Line, e *record.Exchange) {
 		t.told(l, "          %s: %s", line(e.Reason, 40), line(strings.TrimPrefix(e.Detail, e.Reason+": "), 160))
 	}
 	for _, f := range e.Failed {
-		t.told(l, "          %s fails %s: it is %s, wanted %s", line(f.Mapping, 64), line(strings.TrimSpace(f.Kind+" "+f.On), 60), line(f.Got, 80), line(f.Wanted, 80))
+		t.told(l, "          %s fails %s: %s", line(f.Mapping, 64), line(strings.TrimSpace(f.Kind+" "+f.On), 60), failing(f.Kind, line(f.Got, 80), line(f.Wanted, 80)))
 	}
 }
 

@@ -29,7 +29,7 @@ const maxMapping = 1 << 20
 func explainCommand(o *options) *cobra.Command {
 	var token, claims, issuer, mapping, exchange string
 	c := &cobra.Command{
-		Use:   "explain (--token FILE|- | --claims FILE|- | --exchange ID)",
+		Use:   "explain (x_... | --token FILE|- | --claims FILE|-)",
 		Short: "Say what the mappings make of a job: which condition holds, which fails, and the nearest change",
 		Long: "Say what the mappings make of a job: of its CI token, of claims as a token would have them (JSON), or of an\n" +
 			"exchange of the last two weeks, by the id in the job's log. A token is verified as an exchange does, opens nothing and is not used up.\n\n" +

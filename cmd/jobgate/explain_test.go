@@ -28,6 +28,7 @@ mappings:
         allow: ["POST /v1/messages"]
         limits: {requests: 500, output_tokens: 1000}
         rules: [{name: commands, effect: approve, when: 'tool.name == "Bash"', approvers: [sre]}]
+    overrides: [{name: by-hand, match: {event_name: workflow_dispatch}, deny: true}]
 `
 
 const mainPush = `{"repository_owner_id":"123456","repository_id":"456789","repository":"octo/tools","ref":"refs/heads/main",
@@ -68,6 +69,7 @@ func TestExplainOffline(t *testing.T) {
 			"release-agents does not: 1 of 5 conditions fails\n", "FAILS   ref: it is 'refs/heads/next', wanted 'refs/heads/main'\n",
 			"      match:\n        ref: [refs/heads/main, refs/heads/next]\n", "    name: tools\n"}},
 		{"a comment", strings.Replace(mainPush, `"push"`, `"issue_comment"`, 1), exitDenied, []string{"WARNING event 'issue_comment' can be started by people without write access"}},
+		{"taken out", strings.Replace(mainPush, `"push"`, `"workflow_dispatch"`, 1), exitDenied, []string{"FAILS   override by-hand: it takes out jobs with event_name 'workflow_dispatch'\n"}},
 		{"a stranger", strings.Replace(mainPush, `"123456"`, `"666"`, 1), exitDenied, []string{"do      repository_owner_id says whose job it is"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

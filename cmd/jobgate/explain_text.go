@@ -139,11 +139,20 @@ func (t *texts) condition(c api.MappingCondition) {
 		t.add("  applies %s: %s; %s", name, c.Got, c.Wanted)
 	case c.Held:
 		t.add("  holds   %s: %s", name, c.Got)
-	case c.Kind == "trigger":
-		t.add("  FAILS   %s: %s", name, c.Got)
 	default:
-		t.add("  FAILS   %s: it is %s, wanted %s", name, c.Got, c.Wanted)
+		t.add("  FAILS   %s: %s", name, failing(c.Kind, c.Got, c.Wanted))
 	}
+}
+
+// failing says why a condition of a kind does not hold.
+func failing(kind, got, wanted string) string {
+	switch kind {
+	case "trigger":
+		return got
+	case "override":
+		return "it takes out jobs with " + got
+	}
+	return fmt.Sprintf("it is %s, wanted %s", got, wanted)
 }
 
 // grants says in short what a session under the mapping would have.
