@@ -216,12 +216,12 @@ func TestStopRacesCalls(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var clients sync.WaitGroup
 	var number, passed, refused atomic.Int64
-	var answered atomic.Bool // a stop is, and is not lifted yet
-	var forbidden sync.Map   // prompts of calls that began then
+	var era atomic.Int64   // odd while a stop is answered and not lifted yet
+	var forbidden sync.Map // prompts of calls that began and ended within one such time
 	for i := range 6 {
 		clients.Go(func() {
 			for ctx.Err() == nil {
-				prompt, stopped := fmt.Sprintf("call %d.", number.Add(1)), answered.Load()
+				prompt, began := fmt.Sprintf("call %d.", number.Add(1)), era.Load()
 				req, _ := http.NewRequestWithContext(ctx, "POST", w.base()+"/anthropic/v1/messages", bytes.NewReader(messageBody(prompt, i%2 == 0)))
 				req.Header = http.Header{"X-Api-Key": {token.AccessToken}, "Content-Type": {"application/json"}, "Anthropic-Version": {"2023-06-01"}}
 				resp, err := http.DefaultClient.Do(req)
@@ -232,7 +232,7 @@ func TestStopRacesCalls(t *testing.T) {
 				_ = resp.Body.Close()
 				switch {
 				case strings.Contains(string(body), "is stopped by an operator"):
-					if stopped {
+					if began%2 == 1 && era.Load() == began {
 						forbidden.Store(prompt, true)
 					}
 					refused.Add(1)
@@ -249,10 +249,10 @@ func TestStopRacesCalls(t *testing.T) {
 		w.eventually("calls pass", func() bool { return passed.Load() >= from+6 })
 		path := []string{"/v1/stops/all", "/v1/stops/mapping/agents", "/v1/stops/connection/anthropic"}[round%3]
 		must(w, w.admin("PUT", path, nil, nil))
-		answered.Store(true)
+		era.Add(1)
 		from = refused.Load()
 		w.eventually("calls are refused", func() bool { return refused.Load() >= from+30 })
-		answered.Store(false)
+		era.Add(1)
 		must(w, w.admin("DELETE", path, nil, nil))
 	}
 	cancel()

@@ -192,11 +192,13 @@ func readLog(log []byte, code int) (*WorkflowResult, error) {
 	return r, nil
 }
 
-// step finds the step that a line belongs to. Steps run one after the other,
-// so it is the last one or a new one.
+// step finds the step that a line belongs to. Steps run one after the other, but the last lines of one can come
+// among the first of the next.
 func (r *WorkflowResult) step(line logLine) *StepRun {
-	if n := len(r.Steps); n > 0 && r.Steps[n-1].Stage == line.Stage && r.Steps[n-1].Step == line.Step {
-		return &r.Steps[n-1]
+	for i := range r.Steps {
+		if r.Steps[i].Stage == line.Stage && r.Steps[i].Step == line.Step {
+			return &r.Steps[i]
+		}
 	}
 	r.Steps = append(r.Steps, StepRun{Stage: line.Stage, Step: line.Step, Env: map[string]string{}, Outputs: map[string]string{}})
 	return &r.Steps[len(r.Steps)-1]
