@@ -45,6 +45,7 @@ type message struct {
 // part is a piece of the message that is looked at by itself.
 type part struct {
 	key   string
+	keyAt span // of a member
 	at    span
 	facts blockFacts // of a block
 	gone  bool       // it was replaced
@@ -83,15 +84,26 @@ func (m *message) read() error {
 
 // again notes a member that is read as well.
 func (m *message) again(s *scanner, key string, read func()) {
+	keyAt := lastKey(s)
 	s.peek()
 	start := s.pos
 	read()
-	m.members = append(m.members, part{key: key, at: span{start, s.pos}})
+	m.members = append(m.members, part{key: key, keyAt: keyAt, at: span{start, s.pos}})
 }
 
 func (m *message) addMember(s *scanner, key string) {
+	keyAt := lastKey(s)
 	start, end := s.span()
-	m.members = append(m.members, part{key: key, at: span{start, end}})
+	m.members = append(m.members, part{key: key, keyAt: keyAt, at: span{start, end}})
+}
+
+// lastKey is where the key stands whose value comes next.
+func lastKey(s *scanner) span {
+	if len(s.keys) == 0 {
+		return span{}
+	}
+	ref := s.keys[len(s.keys)-1]
+	return span{ref.start, ref.end}
 }
 
 func (m *message) content(s *scanner) {
@@ -189,6 +201,9 @@ func (m *message) mask() error {
 		rest = wordClass
 	}
 	for _, member := range m.members {
+		if err := m.lookAtKey(member.keyAt); err != nil {
+			return err
+		}
 		if err := m.look(member, classOf(member.key, m.body[member.at.start], rest)); err != nil {
 			return err
 		}
@@ -208,6 +223,18 @@ func (m *message) mask() error {
 			return err
 		}
 	}
+	return nil
+}
+
+// lookAtKey looks at the key of a member, which must not be changed for the job.
+func (m *message) lookAtKey(at span) error {
+	w := walker{policy: &m.f.policy, s: &m.f.scan}
+	w.s.reset(m.body)
+	w.look(opaqueClass, at.start, at.end, true)
+	if w.ended {
+		return secretError()
+	}
+	m.edits = append(m.edits, w.edits...)
 	return nil
 }
 

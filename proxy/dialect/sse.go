@@ -149,6 +149,7 @@ func (e *event) field(line []byte, at int) (known bool) {
 	}
 	switch string(name) {
 	case "event":
+		e.extra = e.extra || e.name != nil // the one before still stands there
 		e.odd = e.odd || e.name != nil && !bytes.Equal(e.name, value)
 		e.name = value
 	case "data":
