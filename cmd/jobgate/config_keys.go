@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/jobgate/jobgate/internal/api"
 )
 
 // checkKeys finds the keys of a document that the struct does not have, before anything is decoded: a key that is
@@ -62,8 +64,23 @@ func walkStruct(n *yaml.Node, t reflect.Type, path string, found *problems) {
 			found.add(key.Line, "", "unknown key %q %s; known: %s%s", key.Value, where, strings.Join(sorted(fields), ", "), hint(key.Value, fields))
 			continue
 		}
+		if ofMapping(t) && isNothing(n.Content[i+1]) {
+			found.add(key.Line, join(path, key.Value), "it is empty, and would be as if it were not there; write what belongs there, or leave the key out")
+			continue
+		}
 		walkKeys(n.Content[i+1], field, join(path, key.Value), found)
 	}
+}
+
+// ofMapping reports whether a section is of a mapping. There a key of which all that stood below was commented out would
+// lift what it bounds: limits, conditions, an override's grants.
+func ofMapping(t reflect.Type) bool { return t.PkgPath() == reflect.TypeFor[api.Mapping]().PkgPath() }
+
+func isNothing(n *yaml.Node) bool {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	return n.Kind == yaml.ScalarNode && n.Tag == "!!null"
 }
 
 func yamlFields(t reflect.Type) map[string]reflect.Type {

@@ -68,7 +68,10 @@ func parseMappings(file string, raw []byte, found *problems) []declared {
 	}
 	var specs []api.Mapping
 	path := func(int) string { return "" }
-	if list, _ := child(root, "mappings", ""); list != nil {
+	if list, line := child(root, "mappings", ""); list != nil {
+		if isNothing(list) {
+			one.add(line, "mappings", "there is none below it; write mappings: [] for a file without one")
+		}
 		var f mappingsFile
 		decodeInto(root, &f, one)
 		specs, path = f.Mappings, func(i int) string { return fmt.Sprintf("mappings[%d]", i) }

@@ -89,7 +89,7 @@ type Window struct {
 // Grant is a connection and what may be done with it.
 type Grant struct {
 	Connection string     `json:"connection" yaml:"connection"`
-	Allow      []string   `json:"allow" yaml:"allow"`
+	Allow      []string   `json:"allow,omitempty" yaml:"allow"`
 	Limits     LimitsList `json:"limits,omitempty" yaml:"limits,omitempty"`
 	Features   []string   `json:"features,omitempty" yaml:"features,omitempty"`
 	OnDeny     string     `json:"on_deny,omitempty" yaml:"on_deny,omitempty"` // tell (default), stop or fail

@@ -230,11 +230,13 @@ type Denial struct {
 	What       string    `json:"what"`
 }
 
-// DecodeMapping reads a mapping's JSON form strictly: an unknown key is an error.
+// DecodeMapping reads a mapping's JSON form strictly: an unknown key is an error, and so is one that is null.
 func DecodeMapping(data []byte) (Mapping, error) {
 	var m Mapping
-	err := decodeStrict(data, &m)
-	return m, err
+	if err := decodeStrict(data, &m); err != nil {
+		return m, err
+	}
+	return m, refuseNull(data)
 }
 
 // DecodeVote reads a vote's body; an empty one is a vote without a reason.
