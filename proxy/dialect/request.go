@@ -224,7 +224,7 @@ func (p *requestParser) maxTokens() {
 		p.s.skip()
 	case c == '-' || '0' <= c && c <= '9':
 		n, err := strconv.ParseInt(string(p.s.number()), 10, 64)
-		if err != nil || n < 0 || n > 1<<40 {
+		if err != nil || n < 0 || n > 1<<40-p.facts.MaxTokens { // the sum of a batch, too
 			p.invalid("the field max_tokens is no whole number that is not negative; the output limit is reserved by it")
 			return
 		}

@@ -99,6 +99,10 @@ func TestParseRefuses(t *testing.T) {
 	if _, err := parse("/v1/messages/batches", `{"requests":[{"params":{"model":"a"}},{"params":{"model":"b"}}]}`); access.CodeOf(err) != access.CodeInvalid {
 		t.Errorf("a batch of two models: %v, want %s", err, access.CodeInvalid)
 	}
+	most := `{"params":{"model":"a","max_tokens":1099511627776}}` // the sum is reserved, and must not overflow a counter
+	if _, err := parse("/v1/messages/batches", `{"requests":[`+most+","+most+`]}`); access.CodeOf(err) != access.CodeInvalid {
+		t.Errorf("a batch of 2^41 tokens: %v, want %s", err, access.CodeInvalid)
+	}
 }
 
 func TestStreamSpan(t *testing.T) {
