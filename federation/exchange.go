@@ -69,6 +69,8 @@ type Exchange struct {
 	jobs   jobLocks
 	latest auditMemory
 	meter  refusalMeter
+
+	words words
 }
 
 // NewExchange returns a ready exchange.
@@ -220,14 +222,17 @@ func (x *Exchange) openOrRenew(ctx context.Context, a *attempt, m *mappingInForc
 	if over.ID != "" {
 		return Opened{}, windowOver(over)
 	}
-	state, err := x.live(ctx, id, m, entry)
+	if err := x.unused(ctx, id); err != nil {
+		return Opened{}, err
+	}
+	state, err := x.live(ctx, id, m, entry, want.trial != nil)
 	if err != nil {
 		return Opened{}, err
 	}
 	a.opening.Connections = scope
 	alive := m.provider.renewable || state == LiveRunning
 	if want.trial != nil {
-		return Opened{}, x.try(ctx, m, entry, id, scope, alive, want.trial)
+		return Opened{}, x.try(m, entry, id, scope, alive, want.trial)
 	}
 	if entry != nil {
 		return x.renew(ctx, a, entry, id, want, alive)
@@ -236,8 +241,8 @@ func (x *Exchange) openOrRenew(ctx context.Context, a *attempt, m *mappingInForc
 }
 
 // live asks the provider whether the job still runs.
-func (x *Exchange) live(ctx context.Context, id access.Identity, m *mappingInForce, entry *sessionEntry) (LiveState, error) {
-	state, err := x.ask(ctx, id)
+func (x *Exchange) live(ctx context.Context, id access.Identity, m *mappingInForce, entry *sessionEntry, trial bool) (LiveState, error) {
+	state, err := x.ask(ctx, id, trial)
 	if err == nil && entry != nil && (state == LiveEnded || state == LiveSuperseded) {
 		x.c.Sessions.end(ctx, ending{entry, access.EndJob, id.Provider})
 	}
@@ -255,16 +260,6 @@ func (x *Exchange) live(ctx context.Context, id access.Identity, m *mappingInFor
 		out.Code = access.CodeUnavailable
 	}
 	return state, out
-}
-
-// ask returns what the provider said before, where that was the job's end, or what it says now.
-func (x *Exchange) ask(ctx context.Context, id access.Identity) (LiveState, error) {
-	if x.c.Sessions.toldOver(id) {
-		return LiveEnded, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, livenessWait)
-	defer cancel()
-	return x.c.Liveness.JobEnded(ctx, id)
 }
 
 // open writes a session down, registers it, and looks once more whether its mapping still says so: a deletion that

@@ -551,6 +551,43 @@ func TestTry(t *testing.T) {
 	_, err = try("!1/c")
 	wantRefused(t, err, access.CodeTarget, "no_mapping")
 	w.live.set(federation.LiveEnded, nil)
-	_, err = try("2/a")
+	_, err = try("2/d")
 	wantRefused(t, err, access.CodeGrant, "job_ended")
+}
+
+// TestProvidersAreNotAskedForNothing: a job that shows a used token, or tries over and over, does not use up what the
+// provider lets an operator ask.
+func TestProvidersAreNotAskedForNothing(t *testing.T) {
+	w := newWorld(t, agents(window(time.Hour, time.Minute)))
+	asked := func() int {
+		w.live.mu.Lock()
+		defer w.live.mu.Unlock()
+		return w.live.asked
+	}
+	w.mustOpen("1/a")
+	if n := asked(); n != 1 {
+		t.Fatalf("an opening asks %d times", n)
+	}
+	for range 3 {
+		_, err := w.open("1/a")
+		wantRefused(t, err, access.CodeGrant, access.ReasonReplayed)
+	}
+	if n := asked() - 1; n != 0 {
+		t.Errorf("used tokens ask %d times", n)
+	}
+	for range 3 {
+		if _, err := w.exchange.Try(t.Context(), federation.OpenRequest{Token: "1/b"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := asked() - 1; n != 0 {
+		t.Errorf("trials right behind an opening ask %d times", n)
+	}
+	w.offset.Add(int64(10 * time.Second))
+	for range 3 {
+		_, _ = w.exchange.Try(t.Context(), federation.OpenRequest{Token: "1/b"})
+	}
+	if n := asked() - 1; n != 1 {
+		t.Errorf("trials some seconds later ask %d times", n)
+	}
 }

@@ -243,6 +243,7 @@ type liveness struct {
 	mu    sync.Mutex // guards all below
 	state federation.LiveState
 	err   error
+	asked int
 }
 
 func (l *liveness) set(state federation.LiveState, err error) {
@@ -254,6 +255,7 @@ func (l *liveness) set(state federation.LiveState, err error) {
 func (l *liveness) JobEnded(context.Context, access.Identity) (federation.LiveState, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.asked++
 	return l.state, l.err
 }
 
