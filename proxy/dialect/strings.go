@@ -92,8 +92,25 @@ func (w *walker) value(c class) {
 	case '[':
 		w.s.array(func() { w.value(c) })
 	default:
+		start := w.s.pos
 		w.s.skip()
+		w.number(start, w.s.pos)
 	}
+}
+
+// number looks at a value that is no string. Where it may be masked, a string takes its place.
+func (w *walker) number(start, end int) {
+	set, _ := w.policy.set(opaqueClass)
+	if set == nil || w.s.err != nil || end-start < mask.MinSecret || !set.Contains(w.s.data[start:end]) {
+		return
+	}
+	if !w.policy.redact {
+		w.ended = true
+		return
+	}
+	masked, n := set.Mask(nil, w.s.data[start:end])
+	w.places += n
+	w.edits = append(w.edits, edit{start, end, append(appendMasked([]byte{'"'}, masked), '"')})
 }
 
 // look masks one string, or notes that it must not be there.
