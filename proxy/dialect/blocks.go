@@ -23,6 +23,8 @@ func (f *Filter) startBlock(dst []byte, ev *event) ([]byte, error) {
 	switch {
 	case len(f.open) >= maxOpen:
 		return dst, tooLarge("more than %d blocks of the answer are open at once", maxOpen)
+	case f.ended(ev.index):
+		return dst, ambiguous("a block starts twice, or out of order")
 	case !f.judging:
 	case ev.index != f.last+1:
 		// Some clients find a block by its index, others by its place: @anthropic-ai/sdk appends a block that starts and
@@ -60,6 +62,12 @@ func (f *Filter) passBlock(dst []byte, ev *event, b *block) ([]byte, error) {
 	f.last = max(f.last, ev.index)
 	f.open = append(f.open, b)
 	return f.looked(dst, ev, b)
+}
+
+// ended reports whether a block of this index has been told to its end to a client whose text is masked. Some clients put
+// what comes later behind what came before, and a masker would see neither half of a secret as one.
+func (f *Filter) ended(index int) bool {
+	return f.policy.text != nil && !f.policy.redact && index <= f.last
 }
 
 // looked looks at all strings of an event of a block, and lets it go when its text is decided.
@@ -107,13 +115,13 @@ func (f *Filter) hold(ev *event, b *block) error {
 func (f *Filter) delta(dst []byte, ev *event) ([]byte, error) {
 	b := f.block(ev.index)
 	switch {
-	case b == nil && f.judging:
+	case b == nil && (f.judging || f.ended(ev.index)):
 		return dst, ambiguous("a block goes on that has not started")
 	case b == nil && len(f.open) >= maxOpen:
 		return dst, tooLarge("more than %d blocks of the answer are open at once", maxOpen)
 	case b == nil:
 		b = &block{index: ev.index, class: opaqueClass}
-		f.open = append(f.open, b)
+		f.open, f.last = append(f.open, b), max(f.last, ev.index)
 	case b.gone:
 		f.tail = dropped
 		return dst, nil

@@ -151,6 +151,7 @@ func (e *event) field(line []byte, at int) (known bool) {
 	case "event":
 		e.extra = e.extra || e.name != nil // the one before still stands there
 		e.odd = e.odd || e.name != nil && !bytes.Equal(e.name, value)
+		e.odd = e.odd || laxName(value)
 		e.name = value
 	case "data":
 		e.addData(value, at)
@@ -163,6 +164,11 @@ func (e *event) field(line []byte, at int) (known bool) {
 		return false
 	}
 	return true
+}
+
+// laxName reports whether a client that trims names, or reads them in any case, would take one for one of the provider's.
+func laxName(name []byte) bool {
+	return kindOf(name) == otherEvent && kindOf(bytes.ToLower(bytes.TrimSpace(name))) != otherEvent
 }
 
 // empty reports whether there is nothing in the data, or the mark at the end of other streams.
