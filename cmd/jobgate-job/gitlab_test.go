@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -39,11 +40,15 @@ func findGitLab(t *testing.T) gitlabKit {
 	}
 	for _, file := range []string{k.node, k.runtime} {
 		if _, err := os.Stat(file); err != nil {
-			t.Skipf("gitlab-ci-local is missing: run `npm ci --prefix internal/testkit/gitlab`")
+			t.Skip("gitlab-ci-local is missing: run `npm ci --prefix internal/testkit/gitlab`")
 		}
 	}
-	if _, err := clients.Find(); err != nil {
-		t.Skip(err)
+	_, err = clients.Find()
+	if missing := (*clients.MissingError)(nil); errors.As(err, &missing) {
+		t.Skip(missing)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	if k.agent, err = filepath.Abs("../../internal/testkit/clients/agent.mjs"); err != nil {
 		t.Fatal(err)
@@ -136,8 +141,8 @@ func TestGitLab(t *testing.T) {
 		{"script", ".jobgate-connect", "sh ci-templates/jobgate-connect.sh", "    - " + agent + "\n    - $JOBGATE_HELPER close"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if strings.Contains(c.script, "--sandbox") && !namespaces(t) {
-				return
+			if strings.Contains(c.script, "--sandbox") {
+				needsNamespaces(t)
 			}
 			id := fmt.Sprint(400 + i)
 			got := k.run(w, gitlabPipeline{script: c.script, helper: c.helper, base: c.base, token: w.gitlabToken(map[string]any{"job_id": id})})
@@ -188,13 +193,17 @@ func TestGitLabDenied(t *testing.T) {
 
 // namespaces reports whether this machine makes user namespaces. Where it does not, TestSandboxAbsent is what there is to
 // test.
-func namespaces(t *testing.T) bool {
+func namespaces(t *testing.T) (ok bool, why string) {
 	t.Helper()
 	needs(t, "curl", "apt-get install curl")
 	needs(t, "unshare", "apt-get install util-linux")
 	out, err := exec.Command("unshare", "--user", "--net", "--mount", "--map-root-user", "mount", "-t", "tmpfs", "tmpfs", "/run").CombinedOutput()
-	if err != nil {
-		t.Logf("this machine makes no user namespaces: %s", out)
+	return err == nil, strings.TrimSpace(string(out))
+}
+
+func needsNamespaces(t *testing.T) {
+	t.Helper()
+	if ok, why := namespaces(t); !ok {
+		t.Skipf("user namespaces are missing (%s): run `sysctl -w user.max_user_namespaces=15000`, outside of a container that forbids them", why)
 	}
-	return err == nil
 }

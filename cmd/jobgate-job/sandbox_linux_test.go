@@ -16,9 +16,7 @@ import (
 
 // TestSandbox runs a command that reaches Jobgate and nothing else, as root and as another user.
 func TestSandbox(t *testing.T) {
-	if !namespaces(t) {
-		return
-	}
+	needsNamespaces(t)
 	w := newWorld(t, worldConfig{script: testkit.ScriptSay("hello")})
 	outside, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -83,9 +81,7 @@ exit 6`, "http://"+outside.Addr().String())
 // TestSandboxName has a server with TLS under a name, which the command finds by that name, with the certificate checked.
 // The test's own mount namespace gives the name to the program outside.
 func TestSandboxName(t *testing.T) {
-	if !namespaces(t) {
-		return
-	}
+	needsNamespaces(t)
 	w := newWorld(t, worldConfig{script: testkit.ScriptSay("hello"), host: "jobgate.test"})
 	env := w.githubJob(nil)
 	env["SSL_CERT_FILE"], env["CURL_CA_BUNDLE"] = filepath.Join(w.folder, "tls.pem"), filepath.Join(w.folder, "tls.pem")
@@ -123,9 +119,7 @@ func TestSandboxName(t *testing.T) {
 
 // TestSandboxHidesTokenFile has a CI token in a file that the command's user can read.
 func TestSandboxHidesTokenFile(t *testing.T) {
-	if !namespaces(t) {
-		return
-	}
+	needsNamespaces(t)
 	w := newWorld(t, worldConfig{})
 	file := filepath.Join(t.TempDir(), "token")
 	write(t, file, w.gitlabToken(nil))
@@ -137,9 +131,7 @@ func TestSandboxHidesTokenFile(t *testing.T) {
 
 // TestSandboxRefuses has what a sandbox could not hold: the command is not run.
 func TestSandboxRefuses(t *testing.T) {
-	if !namespaces(t) {
-		return
-	}
+	needsNamespaces(t)
 	w := newWorld(t, worldConfig{})
 	for i, c := range []struct {
 		name string
@@ -170,7 +162,7 @@ func TestSandboxRefuses(t *testing.T) {
 func TestSandboxAbsent(t *testing.T) {
 	w := newWorld(t, worldConfig{})
 	cmd := w.program(w.githubJob(nil), "exec", "--sandbox", "--", "echo", "ran")
-	if namespaces(t) { // take them away
+	if ok, _ := namespaces(t); ok { // take them away
 		unshare, err := exec.LookPath("unshare")
 		if err != nil {
 			t.Fatal(err)

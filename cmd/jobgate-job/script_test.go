@@ -23,33 +23,31 @@ func (w *world) script(shell string, env map[string]string, args ...string) *exe
 	return cmd
 }
 
-// shells are those of this machine.
-func shells(t *testing.T) []string {
+// shell finds a shell that the script is tried with: dash, bash or busybox.
+func shell(t *testing.T, name string) string {
 	t.Helper()
 	needs(t, "curl", "apt-get install curl")
-	var found []string
-	for _, name := range []string{"dash", "bash", "busybox"} {
-		path, err := exec.LookPath(name)
-		if err != nil {
-			continue
-		}
-		if name == "busybox" { // which of its programs it is, its name says
-			ash := filepath.Join(t.TempDir(), "ash")
-			if err := os.Symlink(path, ash); err != nil {
-				t.Fatal(err)
-			}
-			path = ash
-		}
-		found = append(found, path)
+	needs(t, name, "apt-get install "+name)
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return found
+	if name == "busybox" { // which of its programs it is, its name says
+		ash := filepath.Join(t.TempDir(), "ash")
+		if err := os.Symlink(path, ash); err != nil {
+			t.Fatal(err)
+		}
+		return ash
+	}
+	return path
 }
 
 // TestScript lives a job with jobgate-connect.sh: connect, a call, close.
 func TestScript(t *testing.T) {
 	w := newWorld(t, worldConfig{script: testkit.ScriptSay("hello")})
-	for i, shell := range shells(t) {
-		t.Run(filepath.Base(shell), func(t *testing.T) {
+	for i, name := range []string{"dash", "bash", "busybox"} {
+		t.Run(name, func(t *testing.T) {
+			shell := shell(t, name)
 			dir := t.TempDir()
 			job := string(rune('1' + i))
 			env := map[string]string{"TOKEN": w.gitlabToken(map[string]any{"job_id": job}), "JOBGATE_STATE": filepath.Join(dir, "a b", "state"),
@@ -80,7 +78,7 @@ func TestScript(t *testing.T) {
 
 func TestScriptRefusals(t *testing.T) {
 	w := newWorld(t, worldConfig{})
-	shell := shells(t)[0]
+	shell := shell(t, "dash")
 	good := w.gitlabToken(nil)
 	for _, c := range []struct {
 		name string
@@ -131,7 +129,7 @@ func TestScriptRefusals(t *testing.T) {
 // TestScriptCommandLines shows what curl is started with: every process of a machine can read that.
 func TestScriptCommandLines(t *testing.T) {
 	w := newWorld(t, worldConfig{})
-	shell := shells(t)[0]
+	shell := shell(t, "dash")
 	curl, err := exec.LookPath("curl")
 	if err != nil {
 		t.Fatal(err)
@@ -158,7 +156,7 @@ func TestScriptCommandLines(t *testing.T) {
 // TestScriptDenied has a refused call make close fail, or warn.
 func TestScriptDenied(t *testing.T) {
 	w := newWorld(t, worldConfig{})
-	shell := shells(t)[0]
+	shell := shell(t, "dash")
 	for onDenial, want := range map[string]int{"fail": 3, "warn": 0} {
 		env := map[string]string{"JOBGATE_ID_TOKEN": w.gitlabToken(map[string]any{"job_id": fmt.Sprint(90 + want)}), "JOBGATE_STATE": filepath.Join(t.TempDir(), "state"), "JOBGATE_ON_DENIAL": onDenial}
 		got := finish(t, w.script(shell, env, "connect"))

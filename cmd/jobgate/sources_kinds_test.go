@@ -95,7 +95,7 @@ func TestTurnedLink(t *testing.T) {
 func TestCheckout(t *testing.T) {
 	git, err := exec.LookPath("git")
 	if err != nil {
-		t.Skip("no git: apt-get install git")
+		t.Skip("git is missing: run `apt-get install git`")
 	}
 	s := newSourceWorld(t, nil)
 	run := func(args ...string) string {

@@ -35,10 +35,10 @@ func runClient(t *testing.T, env []string, script string, args ...string) ([]cli
 	t.Helper()
 	node, err := exec.LookPath("node")
 	if err != nil {
-		t.Skip("node is not installed: install Node.js 20 or later, then run `make test`")
+		t.Skip("Node.js 20 or later is missing: run `apt-get install nodejs npm`, then `make test`")
 	}
 	if _, err := os.Stat("clients/node_modules"); err != nil {
-		t.Skip("the real clients are not installed in internal/testkit/clients: `make test` gets them")
+		t.Skip("the real clients are missing: run `npm ci --prefix internal/testkit/clients`")
 	}
 	path, err := filepath.Abs(filepath.Join("clients", script))
 	if err != nil {
