@@ -45,10 +45,10 @@ ls /proc/$SHELL_OUTSIDE/root/; readlink /proc/$SHELL_OUTSIDE/fd/0
 grep CapEff /proc/self/status
 exit 6`, "http://"+outside.Addr().String())
 	for i, uid := range []uint32{0, 65534} {
-		if os.Getuid() != 0 && uid != 0 {
-			continue
-		}
 		t.Run(fmt.Sprint(uid), func(t *testing.T) {
+			if os.Getuid() != 0 && uid != 0 {
+				t.Skip("the right to become another user is missing: run the tests as root")
+			}
 			env := w.githubJob(map[string]any{"check_run_id": fmt.Sprint(9000 + i)})
 			cmd := w.program(env, "exec", "--sandbox", "--", "sh", "-c", script)
 			cmd.Dir = readable

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -136,7 +135,7 @@ func (d *demo) start(ctx context.Context) (stop func() error, err error) {
 }
 
 func (d *demo) startServer(ctx context.Context, env environment, upstream string) error {
-	address, err := freeAddress(ctx)
+	address, err := testkit.FreeAddress(ctx)
 	if err != nil {
 		return err
 	}
@@ -156,16 +155,6 @@ func (d *demo) startServer(ctx context.Context, env environment, upstream string
 	log := slog.New(slog.NewTextHandler(d.env.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	d.server, err = newServer(ctx, cfg, env, log, demoChannel{d})
 	return err
-}
-
-func freeAddress(ctx context.Context) (string, error) {
-	var listening net.ListenConfig
-	l, err := listening.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String(), nil
 }
 
 // demoScript is what the emulated model does. The long last answer is where the mapping is deleted.

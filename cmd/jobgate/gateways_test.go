@@ -283,7 +283,7 @@ func startBare(b *testing.B, upstream string) *gateway {
 }
 
 func benchAddress(b *testing.B) string {
-	address, err := freeAddress(context.Background())
+	address, err := testkit.FreeAddress(context.Background())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -192,29 +192,40 @@ func BenchmarkRevokeThousandStreams(b *testing.B) {
 	http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = 2
 	var last, middle time.Duration
 	for n := 0; b.Loop(); n++ {
-		var calls []*liveCall
-		for j := range jobs {
-			status, token, bad := w.exchange(w.token(w.job(map[string]any{"run_id": fmt.Sprintf("%d%03d", n+1, j), "check_run_id": fmt.Sprintf("7%d%03d", n+1, j)})), nil)
-			if status != http.StatusOK {
-				b.Fatalf("exchange = %d %+v", status, bad)
-			}
-			for range streams {
-				calls = append(calls, w.send(token.AccessToken, messageBody("hold", true)))
-			}
-		}
+		calls := w.manyStreams(b, n, jobs, streams)
 		start := time.Now()
 		must(w, w.admin("DELETE", "/v1/mappings/agents", nil, nil))
-		var took []time.Duration
-		for _, c := range calls {
-			w.wait(c)
-			c.cutWith(b, itsDelete)
-			took = append(took, c.ended.Sub(start))
-		}
-		slices.Sort(took)
+		took := w.cutTimes(b, calls, start, itsDelete)
 		last, middle = last+took[len(took)-1], middle+took[len(took)/2]
 		must(w, w.admin("POST", "/v1/mappings/agents/restore", nil, nil))
 	}
 	b.ReportMetric(float64(last.Microseconds())/1e3/float64(b.N), "ms-last-cut")
 	b.ReportMetric(float64(middle.Microseconds())/1e3/float64(b.N), "ms-median-cut")
 	b.ReportMetric(0, "ns/op")
+}
+
+// manyStreams opens streams of new jobs that stay open; n tells one round's jobs from another's.
+func (w *world) manyStreams(b *testing.B, n, jobs, streams int) (calls []*liveCall) {
+	for j := range jobs {
+		status, token, bad := w.exchange(w.token(w.job(map[string]any{"run_id": fmt.Sprintf("%d%03d", n+1, j), "check_run_id": fmt.Sprintf("7%d%03d", n+1, j)})), nil)
+		if status != http.StatusOK {
+			b.Fatalf("exchange = %d %+v", status, bad)
+		}
+		for range streams {
+			calls = append(calls, w.send(token.AccessToken, messageBody("hold", true)))
+		}
+	}
+	return calls
+}
+
+// cutTimes waits until all calls were cut for a reason, and returns how long that took after an instant, the shortest first.
+func (w *world) cutTimes(b *testing.B, calls []*liveCall, since time.Time, reason string) []time.Duration {
+	took := make([]time.Duration, 0, len(calls))
+	for _, c := range calls {
+		w.wait(c)
+		c.cutWith(b, reason)
+		took = append(took, c.ended.Sub(since))
+	}
+	slices.Sort(took)
+	return took
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -322,16 +321,7 @@ func BenchmarkStopThousandStreams(b *testing.B) {
 	w := newWorld(b, worldConfig{script: holding})
 	var answered, last, middle time.Duration
 	for n := 0; b.Loop(); n++ {
-		var calls []*liveCall
-		for j := range jobs {
-			status, token, bad := w.exchange(w.token(w.job(map[string]any{"run_id": fmt.Sprintf("%d%03d", n+1, j), "check_run_id": fmt.Sprintf("7%d%03d", n+1, j)})), nil)
-			if status != http.StatusOK {
-				b.Fatalf("exchange = %d %+v", status, bad)
-			}
-			for range streams {
-				calls = append(calls, w.send(token.AccessToken, messageBody("hold", true)))
-			}
-		}
+		calls := w.manyStreams(b, n, jobs, streams)
 		start := time.Now()
 		var change api.StopChange
 		must(w, w.admin("PUT", "/v1/stops/connection/anthropic", nil, &change))
@@ -339,13 +329,7 @@ func BenchmarkStopThousandStreams(b *testing.B) {
 		if change.Cut != jobs*streams {
 			b.Errorf("%d calls were cut", change.Cut)
 		}
-		var took []time.Duration
-		for _, c := range calls {
-			w.wait(c)
-			c.cutWith(b, "is stopped by an operator")
-			took = append(took, c.ended.Sub(start))
-		}
-		slices.Sort(took)
+		took := w.cutTimes(b, calls, start, "is stopped by an operator")
 		last, middle = last+took[len(took)-1], middle+took[len(took)/2]
 		must(w, w.admin("DELETE", "/v1/stops/connection/anthropic", nil, nil))
 	}

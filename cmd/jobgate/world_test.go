@@ -184,7 +184,7 @@ func tail(s string, n int) string {
 
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	a, err := freeAddress(context.Background())
+	a, err := testkit.FreeAddress(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
